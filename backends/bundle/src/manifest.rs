@@ -1,0 +1,238 @@
+//! The manifest: plain data that says what to allocate, what to upload and what to dispatch.
+//!
+//! A plan leaves the runtime no decision: every tensor has a region of a buffer, every dispatch its kernel,
+//! bindings and group counts. Regions start at multiples of [`ALIGN`] bytes; elements are dense and row-major:
+//! f32, i32, u32 and bool (0 or 1) take one 32-bit word, f16 and bf16 half a word (low half first).
+
+use serde::{Deserialize, Serialize};
+
+/// Version of the format written by this crate; a reader refuses a later one.
+pub const FORMAT: u32 = 1;
+
+/// Alignment of regions and bindings in bytes: WebGPU's largest offset alignment.
+pub const ALIGN: u64 = 256;
+
+/// Everything but the bytes of weights and kernels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Format version.
+    pub format: u32,
+    /// Program and version that wrote it.
+    pub producer: String,
+    /// The module's name.
+    pub name: String,
+    /// What the device must offer.
+    pub target: Requirements,
+    /// Weights, in the order of the module.
+    pub weights: Vec<Weight>,
+    /// Kernels, by index from dispatches.
+    pub kernels: Vec<Kernel>,
+    /// One plan for each compiled size.
+    pub plans: Vec<Plan>,
+    /// What the front end needs to sample and to make a picture (sampler, labels, pixel range …); opaque here.
+    pub pipeline: serde_json::Value,
+}
+
+/// Needs of a bundle's kernels; checked against the adapter before anything is created.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Requirements {
+    /// Name of the target compiled for (`portable`, or a device's name).
+    pub name: String,
+    /// Needed features by their WebGPU names: `shader-f16`, `subgroups`.
+    pub features: Vec<String>,
+    /// Subgroup width that kernels rely on, if they do.
+    pub subgroup_size: Option<u32>,
+    /// Largest binding in bytes that a dispatch makes.
+    pub max_binding_bytes: u64,
+    /// Largest buffer in bytes.
+    pub max_buffer_bytes: u64,
+    /// Most storage buffers in one dispatch.
+    pub storage_buffers: u32,
+    /// Most invocations in a workgroup.
+    pub invocations: u32,
+    /// Most workgroup memory of a kernel, in bytes.
+    pub workgroup_bytes: u32,
+}
+
+/// A weight and where its bytes are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Weight {
+    /// Name in the checkpoint.
+    pub name: String,
+    /// Element type as the IR prints it (`f32`, `bf16` …).
+    pub dtype: String,
+    /// Extents.
+    pub shape: Vec<u64>,
+    /// blake3 of the bytes, in hex.
+    pub hash: String,
+    /// `None`: a tensor of this bundle, named `weight:NAME`. Otherwise a linked checkpoint file.
+    pub link: Option<Link>,
+}
+
+/// A weight left in its checkpoint (`--link-weights`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Link {
+    /// File, relative to the bundle's folder or absolute.
+    pub file: String,
+    /// First byte of the tensor in the file.
+    pub offset: u64,
+    /// Number of bytes.
+    pub bytes: u64,
+}
+
+/// A compute kernel; its WGSL is the U8 tensor `kernel:HASH`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Kernel {
+    /// A label for people: family and shape.
+    pub name: String,
+    /// blake3 of the WGSL text, in hex.
+    pub hash: String,
+    /// Extents of the workgroup.
+    pub workgroup: [u32; 3],
+    /// Access of each binding of group 0, by binding number.
+    pub bindings: Vec<Access>,
+}
+
+/// How a kernel uses a binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Access {
+    /// `var<storage, read>`: weights only.
+    Read,
+    /// `var<storage, read_write>`: arena (always, so that one buffer has one usage in a dispatch).
+    ReadWrite,
+}
+
+/// A compiled size.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// What the size is, for people and for choosing: `batch=2 height=28 width=28`.
+    pub size: String,
+    /// Buffers to allocate, by index from regions. Their sum is the planned peak.
+    pub buffers: Vec<Buffer>,
+    /// Where weights go.
+    pub weights: Vec<WeightSlot>,
+    /// All functions that can be run.
+    pub functions: Vec<PlanFunction>,
+    /// When they run; `None` if the module is a library of functions.
+    pub schedule: Option<PlanSchedule>,
+}
+
+impl Plan {
+    /// Bytes allocated on the device: the planned peak.
+    pub fn peak_bytes(&self) -> u64 {
+        self.buffers.iter().map(|b| b.bytes).sum()
+    }
+}
+
+/// A device buffer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Buffer {
+    /// What it holds, for people.
+    pub label: String,
+    /// Size, a multiple of [`ALIGN`].
+    pub bytes: u64,
+    /// Weights are bound read-only, the arena read-write.
+    pub access: Access,
+}
+
+/// Part of a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Region {
+    /// Index of the buffer.
+    pub buffer: u32,
+    /// First byte.
+    pub offset: u64,
+    /// Number of bytes in use (the region itself is padded to [`ALIGN`]).
+    pub bytes: u64,
+}
+
+/// Rows of a weight and their place. A weight too large for one buffer has several slots.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WeightSlot {
+    /// Index into [`Manifest::weights`].
+    pub weight: u32,
+    /// First byte of the weight's bytes that goes here.
+    pub start: u64,
+    /// Where; its `bytes` is how many.
+    pub region: Region,
+}
+
+/// A tensor that goes in or out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Port {
+    /// Name.
+    pub name: String,
+    /// Element type as the IR prints it.
+    pub dtype: String,
+    /// Extents.
+    pub shape: Vec<u64>,
+    /// Where it lies when the function starts (inputs) or ends (outputs); several when it is too large for one buffer.
+    pub regions: Vec<Region>,
+}
+
+/// A function as dispatches.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlanFunction {
+    /// Name.
+    pub name: String,
+    /// Parameters.
+    pub inputs: Vec<Port>,
+    /// Named outputs.
+    pub outputs: Vec<Port>,
+    /// Work of one compute pass, in order. Storage writes of a dispatch are visible to the next.
+    pub dispatches: Vec<Dispatch>,
+    /// Copies after the pass: carried values and states to their homes. Sources and destinations do not overlap.
+    pub copies: Vec<Copy>,
+}
+
+/// One dispatch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Dispatch {
+    /// Index into [`Manifest::kernels`].
+    pub kernel: u32,
+    /// Workgroup counts, each at most 65,535.
+    pub groups: [u32; 3],
+    /// Region bound at each binding number; offset and bytes are multiples of [`ALIGN`].
+    pub bindings: Vec<Region>,
+    /// Value it computes and operators it stands for: `%12 contract+map`.
+    pub label: String,
+    /// Call sites of the model code that the work comes from.
+    pub origins: Vec<String>,
+    /// Floating-point operations.
+    pub flops: u64,
+    /// Bytes of operands read and results written, each once.
+    pub bytes: u64,
+}
+
+/// A copy between regions of equal size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copy {
+    /// From.
+    pub source: Region,
+    /// To.
+    pub destination: Region,
+}
+
+/// When functions run; the grammar of the IR's schedule with bindings resolved to regions.
+#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
+pub struct PlanSchedule {
+    /// Inputs of the run: written by the host before `condition`.
+    pub inputs: Vec<Port>,
+    /// Function run at load.
+    pub prepare: Option<String>,
+    /// Function run once a run.
+    pub condition: Option<String>,
+    /// Step functions, by index from the run's steps; empty if there is no loop.
+    pub steps: Vec<String>,
+    /// Per-step inputs: row k of the host's table is copied to the port before step k.
+    pub tables: Vec<Port>,
+    /// Values carried from step to step; also inputs of the run (unless an earlier stage makes them) and outputs of it.
+    pub carry: Vec<Port>,
+    /// Step outputs that may be traced.
+    pub trace: Vec<Port>,
+    /// Function run after the loop.
+    pub decode: Option<String>,
+    /// State variables: zeroed before a run.
+    pub states: Vec<Port>,
+}

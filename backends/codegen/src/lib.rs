@@ -1,0 +1,3 @@
+//! Module and target to plan and bundle. Needs no device: a target is data.
+
+pub mod target;

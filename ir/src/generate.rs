@@ -1,0 +1,1 @@
+//! Random well-typed modules for property tests.
