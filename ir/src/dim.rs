@@ -81,7 +81,8 @@ impl Dim {
     fn from_terms(terms: impl IntoIterator<Item = (Monomial, i64)>) -> Dim {
         let mut sum: BTreeMap<Monomial, i64> = BTreeMap::new();
         for (monomial, coefficient) in terms {
-            *sum.entry(monomial).or_default() += coefficient;
+            let term = sum.entry(monomial).or_default();
+            *term = coefficient.saturating_add(*term); // absurd extents stay absurd instead of wrapping
         }
         let mut terms: Vec<_> = sum.into_iter().filter(|(_, c)| *c != 0).collect();
         terms.sort_by(|(a, _), (b, _)| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
@@ -108,7 +109,9 @@ impl std::ops::Add for &Dim {
 impl std::ops::Sub for &Dim {
     type Output = Dim;
     fn sub(self, other: &Dim) -> Dim {
-        Dim::from_terms(self.terms.iter().cloned().chain(other.terms.iter().map(|(m, c)| (m.clone(), -c))))
+        Dim::from_terms(
+            self.terms.iter().cloned().chain(other.terms.iter().map(|(m, c)| (m.clone(), c.saturating_neg()))),
+        )
     }
 }
 
@@ -119,7 +122,7 @@ impl std::ops::Mul for &Dim {
             other.terms.iter().map(move |(b, y)| {
                 let mut monomial: Monomial = a.iter().chain(b).cloned().collect();
                 monomial.sort();
-                (monomial, x * y)
+                (monomial, x.saturating_mul(*y))
             })
         }))
     }

@@ -49,6 +49,21 @@ impl Tensor {
     pub fn i32(shape: &[usize], values: Vec<i32>) -> Tensor {
         Tensor::new(TensorType::new(DType::I32, shape), Data::I32(values))
     }
+    /// Zeros (false for bool).
+    ///
+    /// # Panics
+    /// If a symbol is left in the type.
+    pub fn zeros(ty: &TensorType, precision: Precision) -> Tensor {
+        let n = ty.shape.sizes().iter().product();
+        let data = match (ty.dtype, precision) {
+            (DType::F32 | DType::F16 | DType::BF16 | DType::Packed(_), Precision::F32) => Data::F32(vec![0.0; n]),
+            (DType::F32 | DType::F16 | DType::BF16 | DType::Packed(_), Precision::F64) => Data::F64(vec![0.0; n]),
+            (DType::I32, _) => Data::I32(vec![0; n]),
+            (DType::U32, _) => Data::U32(vec![0; n]),
+            (DType::Bool, _) => Data::Bool(vec![false; n]),
+        };
+        Tensor::new(ty.clone(), data)
+    }
     /// Extents.
     pub fn sizes(&self) -> Vec<usize> {
         self.ty.shape.sizes()

@@ -1,14 +1,18 @@
 //! The list of operators, in reading order. Everything about an operator follows from its entry here, its
 //! `infer` and `eval` (core) or its `expand` (composite).
 
+mod attention;
+mod check;
 pub mod composite;
 pub mod contract;
 pub mod index;
 pub mod layout;
 pub mod leaf;
 pub mod map;
+mod norm;
 pub mod reduce;
 pub mod scan;
+mod token;
 pub mod window;
 
 use crate::attr::{Attr, AttrKind, AttrValue, Literal, words};
@@ -204,12 +208,14 @@ operators! {
 
     /// Permutes axes: result axis i is operand axis perm[i].
     /// C1 `perm` is a permutation of the operand's axes.
+    /// C2 the dtype is plain.
     Transpose = "transpose" View ("x") {
         /// Source axis of each result axis.
         perm: Vec<usize>,
     }
     /// The same elements in row-major order under another shape.
     /// C1 the number of elements is equal.
+    /// C2 the dtype is plain.
     Reshape = "reshape" View ("x") {
         /// The new shape.
         shape: Shape,
@@ -217,6 +223,7 @@ operators! {
     /// Repeats along new or unit axes: operand axis i becomes result axis axes[i].
     /// C1 `axes` has one entry for each operand axis, rising, each an axis of the result.
     /// C2 an operand extent equals the result's, or is 1.
+    /// C3 the dtype is plain.
     Broadcast = "broadcast" View ("x") {
         /// The new shape.
         shape: Shape,
@@ -225,7 +232,9 @@ operators! {
     }
     /// Every step-th element from start up to (not including) end, along each axis.
     /// C1 the lists have one entry for each axis.
-    /// C2 start ≤ end ≤ extent and step ≥ 1.
+    /// C2 start ≤ end ≤ extent and step ≥ 1; an axis of symbolic extent is kept whole (start 0, step 1, end
+    /// 9223372036854775807, which specialisation replaces by the extent).
+    /// C3 the dtype is plain.
     Slice = "slice" View ("x") {
         /// First index, one an axis.
         start: Vec<usize>,
@@ -255,6 +264,7 @@ operators! {
     /// picking along an axis has all axes before it as batch. Indices are clamped to the axis.
     /// C1 batch ≤ axis < rank of `x`, batch ≤ rank of `indices`, and the batch extents are equal.
     /// C2 indices are i32 or u32, and the axis is not empty.
+    /// C3 the dtype of `x` is plain.
     Gather = "gather" Index ("x", "indices") {
         /// Axis of `x` that is indexed.
         axis: usize,

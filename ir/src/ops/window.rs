@@ -1,16 +1,96 @@
-//! `infer` and `eval`; see the list in the parent module.
+//! Convolution and pooling.
 use super::*;
+use crate::dim::Dim;
 use crate::interp::Precision;
 use crate::op::TypeError;
 use crate::tensor::Tensor;
 
 impl Operator for Window {
     fn infer(&self, args: &[&TensorType]) -> Result<TensorType, TypeError> {
-        let _ = args;
-        todo!()
+        let (x, kernel) = (args[0], args.get(1).copied());
+        let spatial = self.size.len();
+        check::rank(1, "`x`", x, spatial + 2)?;
+        check::entries(1, "stride", self.stride.len(), spatial)?;
+        check::entries(1, "padding", self.padding.len(), spatial)?;
+        check::entries(1, "dilation", self.dilation.len(), spatial)?;
+        let conv = self.kind == WindowKind::Conv;
+        if conv != kernel.is_some() {
+            let wanted = if conv { "a kernel" } else { "no kernel" };
+            return Err(TypeError::new(2, format!("`{}` takes {wanted}", self.kind.text()))
+                .expected_found(wanted, format!("{} operands", args.len())));
+        }
+        let positive = |list: &[usize]| list.iter().all(|&n| n > 0);
+        if !(positive(&self.size) && positive(&self.stride) && positive(&self.dilation)) {
+            return Err(TypeError::new(4, "size, stride and dilation must be positive"));
+        }
+        check::float(5, "`x`", x)?;
+        let channels = &x.shape.0[1];
+        let outputs = match kernel {
+            Some(kernel) => self.check_kernel(x, kernel)?,
+            None if self.groups != 1 => {
+                return Err(TypeError::new(3, "pooling has one group").expected_found(1, self.groups));
+            }
+            None => channels.clone(),
+        };
+        let mut shape = vec![x.shape.0[0].clone(), outputs];
+        for i in 0..spatial {
+            shape.push(self.extent(i, &x.shape.0[i + 2])?);
+        }
+        Ok(TensorType { dtype: x.dtype, shape: Shape(shape) })
     }
     fn eval(&self, args: &[&Tensor], out: &TensorType, precision: Precision) -> Tensor {
         let _ = (args, out, precision);
         todo!()
+    }
+}
+
+impl Window {
+    /// Checks C2, C3 and C5 for a convolution; returns the number of output channels.
+    fn check_kernel(&self, x: &TensorType, kernel: &TensorType) -> Result<Dim, TypeError> {
+        check::rank(2, "the kernel", kernel, x.rank())?;
+        check::float(5, "the kernel", kernel)?;
+        if Shape(kernel.shape.0[2..].to_vec()) != Shape::new(&self.size) {
+            return Err(TypeError::new(2, "the kernel's spatial extents differ from `size`")
+                .expected_found(Shape::new(&self.size), &kernel.shape));
+        }
+        let groups = Dim::new(self.groups);
+        let (channels, outputs) = (&x.shape.0[1], kernel.shape.0[0].clone());
+        let Some(per_group) = channels.div_exact(&groups) else {
+            return Err(TypeError::new(3, format!("{} groups do not divide {channels} channels", self.groups)));
+        };
+        if outputs.div_exact(&groups).is_none() {
+            return Err(TypeError::new(3, format!("{} groups do not divide {outputs} outputs", self.groups)));
+        }
+        if kernel.shape.0[1] != per_group {
+            return Err(TypeError::new(3, "the kernel's second extent must be channels / groups")
+                .expected_found(per_group, &kernel.shape));
+        }
+        Ok(outputs)
+    }
+    /// The result's extent along spatial axis `i`: ⌊(n + padding − dilation·(size − 1) − 1) / stride⌋ + 1.
+    fn extent(&self, i: usize, n: &Dim) -> Result<Dim, TypeError> {
+        let (before, after) = self.padding[i];
+        let span = self.dilation[i].saturating_mul(self.size[i] - 1).saturating_add(1);
+        if self.kind == WindowKind::Max && (before >= span || after >= span) {
+            return Err(TypeError::new(5, format!("`max` pads less than a window, spatial axis {i}"))
+                .expected_found(format!("less than {span}"), format!("{before}:{after}")));
+        }
+        let padded = n + &Dim::new(before.saturating_add(after));
+        let stride = Dim::new(self.stride[i]);
+        let room = &padded - &Dim::new(span);
+        if padded.symbols().is_empty() {
+            let Some(room) = room.get() else {
+                return Err(TypeError::new(4, format!("spatial axis {i} is narrower than a window"))
+                    .expected_found(format!("at least {span}"), padded));
+            };
+            return Ok(Dim::new(room / self.stride[i] + 1));
+        }
+        // Symbolic: the quotient is exact after taking off the constant remainder.
+        (0..self.stride[i])
+            .find_map(|rest| (&room - &Dim::new(rest)).div_exact(&stride))
+            .map(|q| &q + &Dim::new(1))
+            .ok_or_else(|| {
+                TypeError::new(4, format!("stride {stride} of the symbolic extent {padded} has no exact result"))
+            })
     }
 }
