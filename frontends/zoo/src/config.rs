@@ -1,0 +1,59 @@
+//! Reading typed fields of a `config.json`.
+
+use selvedge_ir::Diagnostic;
+use serde_json::Value;
+
+/// The fields of a configuration, with its class for messages.
+pub struct Fields<'a> {
+    class: &'a str,
+    object: &'a Value,
+}
+
+impl<'a> Fields<'a> {
+    /// The fields of `object`, a configuration of `class`.
+    pub fn new(class: &'a str, object: &'a Value) -> Fields<'a> {
+        Fields { class, object }
+    }
+    /// A positive whole number; K1 if it is absent, K2 if it is something else.
+    pub fn count(&self, name: &str) -> Result<usize, Diagnostic> {
+        let value = self.get(name)?;
+        match value.as_u64().and_then(|n| usize::try_from(n).ok()) {
+            Some(n) if n > 0 && n <= u32::MAX as usize => Ok(n),
+            _ => Err(self.mistyped(name, "a positive whole number", value)),
+        }
+    }
+    /// A finite number; K1 if it is absent, K2 if it is something else.
+    pub fn number(&self, name: &str) -> Result<f64, Diagnostic> {
+        let value = self.get(name)?;
+        value.as_f64().filter(|x| x.is_finite()).ok_or_else(|| self.mistyped(name, "a number", value))
+    }
+    /// A truth value; K1 if it is absent, K2 if it is something else.
+    pub fn flag(&self, name: &str) -> Result<bool, Diagnostic> {
+        let value = self.get(name)?;
+        value.as_bool().ok_or_else(|| self.mistyped(name, "true or false", value))
+    }
+    /// A string; K1 if it is absent, K2 if it is something else.
+    pub fn text(&self, name: &str) -> Result<&'a str, Diagnostic> {
+        let value = self.get(name)?;
+        value.as_str().ok_or_else(|| self.mistyped(name, "a string", value))
+    }
+    /// True if the field is there and not null.
+    pub fn has(&self, name: &str) -> bool {
+        self.object.get(name).is_some_and(|v| !v.is_null())
+    }
+    /// A value that the code does not support (K3).
+    pub fn unsupported(&self, name: &str, expected: &str) -> Diagnostic {
+        let found = self.object.get(name).map_or("nothing".to_string(), Value::to_string);
+        Diagnostic::new("K3", format!("config of {}: this value of `{name}` is not supported", self.class))
+            .expected_found(expected, found)
+    }
+    fn get(&self, name: &str) -> Result<&'a Value, Diagnostic> {
+        self.object.get(name).ok_or_else(|| {
+            Diagnostic::new("K1", format!("config of {}: the field `{name}` is missing", self.class))
+        })
+    }
+    fn mistyped(&self, name: &str, expected: &str, found: &Value) -> Diagnostic {
+        Diagnostic::new("K2", format!("config of {}: the field `{name}` has another type", self.class))
+            .expected_found(expected, found)
+    }
+}

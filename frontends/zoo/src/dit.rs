@@ -1,0 +1,1 @@
+//! The class-conditional diffusion transformer (DiT).
