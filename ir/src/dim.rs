@@ -13,6 +13,7 @@ type Monomial = Vec<Symbol>;
 /// A dimension in canonical form: equal dimensions compare equal by `==`.
 ///
 /// Invariant: terms are sorted by monomial (highest degree first, then by name), no coefficient is zero.
+/// Coefficients saturate at 64 bits, far beyond any tensor, so that arithmetic on absurd text cannot panic.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct Dim {
     terms: Vec<(Monomial, i64)>,
@@ -68,7 +69,7 @@ impl Dim {
         let mut rest = self.clone();
         let mut quotient = Dim::new(0);
         while let Some((monomial, coefficient)) = rest.terms.first().cloned() {
-            if coefficient % lead_coefficient != 0 {
+            if coefficient.checked_rem(*lead_coefficient) != Some(0) {
                 return None;
             }
             let monomial = divide_monomial(&monomial, lead)?;

@@ -64,7 +64,7 @@ fn is_name_byte(c: u8) -> bool {
 
 /// Splits a text into tokens; the last is [`Kind::End`]. Characters that begin no token are reported and left out.
 pub fn lex(source: &str) -> (Vec<Token>, Vec<Diagnostic>) {
-    let mut lexer = Lexer { source, at: 0, line: 1, line_start: 0, tokens: Vec::new(), errors: Vec::new() };
+    let mut lexer = Lexer { source, at: 0, line: 1, column: 1, counted: 0, tokens: Vec::new(), errors: Vec::new() };
     lexer.run();
     (lexer.tokens, lexer.errors)
 }
@@ -73,7 +73,9 @@ struct Lexer<'a> {
     source: &'a str,
     at: usize,
     line: u32,
-    line_start: usize,
+    /// Column of byte `counted`.
+    column: u32,
+    counted: usize,
     tokens: Vec<Token>,
     errors: Vec<Diagnostic>,
 }
@@ -88,7 +90,7 @@ impl Lexer<'_> {
                     self.at += 1;
                     self.push(Kind::Line, start, place);
                     self.line += 1;
-                    self.line_start = self.at;
+                    (self.column, self.counted) = (1, self.at);
                     continue;
                 }
                 ' ' | '\t' | '\r' => {
@@ -135,8 +137,10 @@ impl Lexer<'_> {
     fn rest(&self) -> &str {
         &self.source[self.at..]
     }
-    fn place(&self) -> Place {
-        Place::Text { line: self.line, column: self.source[self.line_start..self.at].chars().count() as u32 + 1 }
+    fn place(&mut self) -> Place {
+        self.column += self.source[self.counted..self.at].chars().count() as u32;
+        self.counted = self.at;
+        Place::Text { line: self.line, column: self.column }
     }
     fn push(&mut self, kind: Kind, start: usize, place: Place) {
         self.tokens.push(Token { kind, start, end: self.at, place });

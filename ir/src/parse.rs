@@ -52,9 +52,10 @@ impl Parser<'_> {
             if self.cursor.at_end() {
                 return;
             }
+            let from = self.cursor.position();
             if let Err(error) = self.item() {
                 self.errors.push(error);
-                self.cursor.skip_line();
+                self.cursor.recover(from);
             }
         }
     }
@@ -97,11 +98,12 @@ impl Parser<'_> {
     fn function(&mut self) -> Result<(), Diagnostic> {
         let mut function = Function::default();
         let mut names = Names::new();
+        let from = self.cursor.position();
         let header = self.header(&mut function, &mut names);
         let good_header = header.is_ok();
         let results = header.unwrap_or_else(|error| {
             self.errors.push(error);
-            self.cursor.skip_line();
+            self.cursor.recover(from);
             None
         });
         let mut returned = false;
@@ -113,8 +115,9 @@ impl Parser<'_> {
             if self.cursor.at_end() || self.cursor.at_item() {
                 return Err(self.cursor.expected("`}` at the end of the function"));
             }
+            let from = self.cursor.position();
             if !good_header {
-                self.cursor.skip_line();
+                self.cursor.recover(from);
                 continue;
             }
             let place = self.cursor.place();
@@ -128,7 +131,7 @@ impl Parser<'_> {
             };
             if let Err(error) = step {
                 self.errors.push(error);
-                self.cursor.skip_line();
+                self.cursor.recover(from);
             }
         }
         if good_header && !returned {

@@ -185,18 +185,23 @@ impl Binary {
     }
 }
 
-/// A float compared and hashed by its bits.
+/// A float compared and hashed by its bits; all NaNs are one.
 #[derive(Clone, Copy, Debug)]
 pub struct F64(pub f64);
+impl F64 {
+    fn one_nan(self) -> f64 {
+        if self.0.is_nan() { f64::NAN } else { self.0 }
+    }
+}
 impl PartialEq for F64 {
     fn eq(&self, other: &F64) -> bool {
-        self.0.to_bits() == other.0.to_bits()
+        self.one_nan().to_bits() == other.one_nan().to_bits()
     }
 }
 impl Eq for F64 {}
 impl std::hash::Hash for F64 {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.0.to_bits().hash(state);
+        self.one_nan().to_bits().hash(state);
     }
 }
 impl PartialOrd for F64 {
@@ -206,7 +211,7 @@ impl PartialOrd for F64 {
 }
 impl Ord for F64 {
     fn cmp(&self, other: &F64) -> std::cmp::Ordering {
-        self.0.total_cmp(&other.0)
+        self.one_nan().total_cmp(&other.one_nan())
     }
 }
 

@@ -80,8 +80,15 @@ impl<'a> Cursor<'a> {
             self.skip();
         }
     }
-    /// Skips to the end of the line; after a token that ended one, stays there.
-    pub fn skip_line(&mut self) {
+    /// Where the cursor is, for [`Cursor::recover`].
+    pub fn position(&self) -> usize {
+        self.at
+    }
+    /// After an error in a line that began at `from`: goes to the end of the line, unless it was read already.
+    pub fn recover(&mut self, from: usize) {
+        if self.at > from && self.tokens[self.at - 1].kind == Kind::Line {
+            return;
+        }
         while !self.at_line_end() {
             self.skip();
         }

@@ -19,9 +19,10 @@ impl Cursor<'_> {
             if self.at_end() || self.at_item() {
                 return Err(self.expected("`}` at the end of the schedule"));
             }
+            let from = self.position();
             if let Err(error) = self.stage(&mut schedule) {
                 errors.push(error);
-                self.skip_line();
+                self.recover(from);
             }
         }
     }
