@@ -1,0 +1,86 @@
+//! The unrolled register tile that both contract families share.
+
+use crate::kernels::contract::BOrder;
+use std::fmt::Write;
+
+/// How an invocation gets the elements of A.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// It loads all rows of its tile.
+    Direct,
+    /// Each of `width` lanes loads its share of the rows, and hands it out by broadcast.
+    Broadcast {
+        /// Lanes of a subgroup.
+        width: u32,
+    },
+}
+
+/// The functions `step` (adds 4 consecutive k to an invocation's tile) and `finish` (hands the tile over to an
+/// array that may be indexed dynamically: an array that is ever so indexed does not stay in registers).
+///
+/// The tile is `rm` rows of `rn / 4` vec4, row by row. Memory access comes first, arithmetic is unrolled.
+pub(crate) fn step(rm: u32, rn: u32, order: BOrder, delivery: Delivery) -> String {
+    let quads = rn / 4;
+    let mut out = String::new();
+    let mut line = |text: std::fmt::Arguments| {
+        out.write_fmt(text).expect("writing to a string");
+        out.push('\n');
+    };
+    line(format_args!("alias Tile = array<vec4<f32>, {}>;", rm * quads));
+    match delivery {
+        Delivery::Direct => {
+            line(format_args!("fn step(c: ptr<function, Tile>, batch: u32, m: u32, n: u32, k: u32) {{"));
+            for i in 0..rm {
+                line(format_args!("    let a{i} = load_a(batch, min(m + {i}u, M - 1u), k);"));
+            }
+        }
+        Delivery::Broadcast { width } => {
+            line(format_args!("fn step(c: ptr<function, Tile>, batch: u32, m: u32, n: u32, k: u32, lane: u32) {{"));
+            for part in 0..rm.div_ceil(width) {
+                let first = part * width;
+                let row = if rm - first < width { format!("min(lane, {}u)", rm - first - 1) } else { "lane".into() };
+                line(format_args!("    let part{part} = load_a(batch, min(m + {first}u + {row}, M - 1u), k);"));
+            }
+        }
+    }
+    for q in 0..quads {
+        match order {
+            BOrder::NContiguous => {
+                line(format_args!("    let n{q} = min(n + {q}u * STRIDE_N, LAST_N);"));
+                for kk in 0..4 {
+                    line(format_args!("    let b{q}{kk} = load_b(batch, k + {kk}u, n{q});"));
+                }
+            }
+            BOrder::KContiguous => {
+                for c in 0..4 {
+                    line(format_args!("    let t{q}{c} = load_b(batch, k, min(n + {q}u * STRIDE_N + {c}u, LAST_N));"));
+                }
+                for (kk, x) in ["x", "y", "z", "w"].iter().enumerate() {
+                    line(format_args!("    let b{q}{kk} = vec4(t{q}0.{x}, t{q}1.{x}, t{q}2.{x}, t{q}3.{x});"));
+                }
+            }
+        }
+    }
+    for i in 0..rm {
+        if let Delivery::Broadcast { width } = delivery {
+            line(format_args!("    let a{i} = subgroupBroadcast(part{}, {}u);", i / width, i % width));
+        }
+        for q in 0..quads {
+            let at = i * quads + q;
+            line(format_args!(
+                "    (*c)[{at}] = (*c)[{at}] + a{i}.x * b{q}0 + a{i}.y * b{q}1 + a{i}.z * b{q}2 + a{i}.w * b{q}3;"
+            ));
+        }
+    }
+    line(format_args!("}}"));
+    line(format_args!("fn finish(c: ptr<function, Tile>, values: ptr<function, Tile>) {{"));
+    for at in 0..rm * quads {
+        line(format_args!("    (*values)[{at}] = (*c)[{at}];"));
+    }
+    line(format_args!("}}"));
+    match order {
+        BOrder::NContiguous => line(format_args!("const LAST_N: u32 = (N - 1u) / 4u * 4u;")),
+        BOrder::KContiguous => line(format_args!("const LAST_N: u32 = N - 1u;")),
+    }
+    out
+}

@@ -1,0 +1,30 @@
+const BATCH: u32 = 1u;
+const M: u32 = 5u;
+const N: u32 = 6u;
+const K: u32 = 7u;
+const FROM: u32 = 0u;
+const TO: u32 = 7u;
+const TILES_M: u32 = 1u;
+const TILES_N: u32 = 1u;
+const RM: u32 = 1u;
+const RN: u32 = 4u;
+const WIDTH: u32 = 8u;
+const GROUPS_X: u32 = 1u;
+const LAST_N: u32 = N - 1u;
+
+alias Tile = array<vec4<f32>, 1>;
+// Adds k..k+3 to the tile whose first row is `m`; its fours of columns start at n, n + STRIDE_N, …
+fn step(c: ptr<function, Tile>, batch: u32, m: u32, n: u32, k: u32, lane: u32) {
+    (*c)[0] += load_a(batch, m, k).x * load_b(batch, k, n);
+}
+fn finish(c: ptr<function, Tile>, values: ptr<function, Tile>) { (*values)[0] = (*c)[0]; }
+
+// Elements k..k+3 of row m < M, 0 beyond K; k is a multiple of 4.
+fn load_a(batch: u32, m: u32, k: u32) -> vec4<f32> { return vec4<f32>(); }
+// K-contiguous: elements k..k+3 of column n < N, 0 beyond K; k is a multiple of 4.
+// N-contiguous: columns n..n+3 (n < N a multiple of 4) of row k, 0 for k ≥ K.
+fn load_b(batch: u32, k: u32, n: u32) -> vec4<f32> { return vec4<f32>(); }
+// Takes an element, m < M and n < N.
+fn store(batch: u32, m: u32, n: u32, value: f32) {}
+// The sum over 0..FROM; called only if FROM > 0.
+fn partial(batch: u32, m: u32, n: u32) -> f32 { return 0.0; }

@@ -1,0 +1,50 @@
+// Memory formats. A blank line separates functions; a shader gets those that it names.
+
+// Element `i` of 16-bit values packed two to a word, low half first; `word` holds it.
+fn load_f16(word: u32, i: u32) -> f32 {
+    return unpack2x16float(word >> ((i & 1u) << 4u)).x;
+}
+
+fn load_bf16(word: u32, i: u32) -> f32 {
+    return bitcast<f32>((word >> ((i & 1u) << 4u)) << 16u);
+}
+
+// Elements i..i+3 (i a multiple of 4) of packed 16-bit values; `words` holds i - i % 8 and the seven after it.
+fn load4_f16(words: vec4<u32>, i: u32) -> vec4<f32> {
+    let pair = select(words.xy, words.zw, (i & 4u) != 0u);
+    return vec4(unpack2x16float(pair.x), unpack2x16float(pair.y));
+}
+
+fn load4_bf16(words: vec4<u32>, i: u32) -> vec4<f32> {
+    let pair = select(words.xy, words.zw, (i & 4u) != 0u);
+    return bitcast<vec4<f32>>(vec4(pair.x << 16u, pair.x & 0xffff0000u, pair.y << 16u, pair.y & 0xffff0000u));
+}
+
+// Rounds to binary16, to nearest even; overflow gives infinity, denormals are kept.
+fn round_f16(x: f32) -> f32 {
+    let bits = bitcast<u32>(x);
+    let sign = bits & 0x80000000u;
+    let size = bits & 0x7fffffffu;
+    // Below 2^-14 the spacing is 2^-24: adding 0.5 leaves the count of it in the low bits.
+    let small = f32(bitcast<u32>(bitcast<f32>(size) + 0.5) - 0x3f000000u) * 5.9604644775390625e-8;
+    let normal = (size + 0xfffu + ((size >> 13u) & 1u)) & 0xffffe000u;
+    var rounded = select(normal, bitcast<u32>(small), size < 0x38800000u);
+    rounded = select(rounded, 0x7f800000u, size >= 0x477ff000u);
+    rounded = select(rounded, size, size > 0x7f800000u);
+    return bitcast<f32>(sign | rounded);
+}
+
+// Rounds to bfloat16, to nearest even.
+fn round_bf16(x: f32) -> f32 {
+    let bits = bitcast<u32>(x);
+    let rounded = (bits + 0x7fffu + ((bits >> 16u) & 1u)) & 0xffff0000u;
+    return bitcast<f32>(select(rounded, bits, (bits & 0x7fffffffu) > 0x7f800000u));
+}
+
+fn round4_f16(x: vec4<f32>) -> vec4<f32> {
+    return vec4(round_f16(x.x), round_f16(x.y), round_f16(x.z), round_f16(x.w));
+}
+
+fn round4_bf16(x: vec4<f32>) -> vec4<f32> {
+    return vec4(round_bf16(x.x), round_bf16(x.y), round_bf16(x.z), round_bf16(x.w));
+}
