@@ -1,0 +1,191 @@
+//! Samplers: what the host computes before a run (in f64, as table rows) and what a step computes on the device.
+//!
+//! A [`Sampler`] is a configuration. [`Sampler::form`] says which arithmetic its steps need (compile-time data);
+//! [`Sampler::plan`] gives the coefficients for a number of steps (run-time data). Nearly all samplers are one
+//! affine step:
+//!
+//! ```text
+//! x0   = x0_from_x · x + x0_from_m · m         m: the model's output; clamped if the form says so
+//! next = next_from_x0 · x0 + next_from_x · x + next_from_m · m + deviation · noise
+//! ```
+//!
+//! and differ in the coefficients only.
+
+pub mod betas;
+pub mod ddim;
+pub mod ddpm;
+pub mod diffusers;
+pub mod flow_match_euler;
+pub mod gaussian;
+pub mod rectified_flow;
+pub mod step;
+
+pub use ddim::Ddim;
+pub use ddpm::Ddpm;
+pub use flow_match_euler::FlowMatchEuler;
+pub use gaussian::{Gaussian, GaussianMethod};
+pub use rectified_flow::{FlowMethod, RectifiedFlow};
+
+use selvedge_ir::Diagnostic;
+use serde::{Deserialize, Serialize};
+
+/// A sampler with its configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Sampler {
+    /// Gaussian diffusion as in the DiT repository.
+    Gaussian(Gaussian),
+    /// diffusers' `DDIMScheduler`.
+    Ddim(Ddim),
+    /// diffusers' `DDPMScheduler`.
+    Ddpm(Ddpm),
+    /// diffusers' `FlowMatchEulerDiscreteScheduler`.
+    FlowMatchEuler(FlowMatchEuler),
+    /// Straight paths between noise and data, followed by Euler's or Heun's method.
+    RectifiedFlow(RectifiedFlow),
+}
+
+/// What the steps of a sampler compute; fixed when a program is compiled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepForm {
+    /// Step functions, in the order of [`StepPlan::functions`].
+    pub functions: Vec<StepKind>,
+    /// The steps predict x0; it may be traced as `pred_xstart`.
+    pub predicts_x0: bool,
+    /// The model's output enters the next x directly, not only by way of x0.
+    pub direct: bool,
+    /// x0 is clamped to [−clip, clip].
+    pub clip: Option<f64>,
+    /// How noise enters.
+    pub noise: Noise,
+}
+
+/// The method of one step function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepKind {
+    /// One evaluation of the model and the affine step.
+    Affine,
+    /// Two evaluations: an Euler step, then the step with the mean of both slopes (no x0, no noise).
+    Heun,
+}
+
+impl StepKind {
+    /// Name of the step function in a program.
+    pub fn function_name(self) -> &'static str {
+        match self {
+            StepKind::Affine => "step",
+            StepKind::Heun => "step_heun",
+        }
+    }
+}
+
+/// How noise enters a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Noise {
+    /// Not at all; programs have no noise input.
+    None,
+    /// With the deviation of the row.
+    Scaled,
+    /// With deviation exp(½·log variance), where the second half of the model's channels, v in [−1, 1],
+    /// chooses log variance between the row's bounds; times the row's deviation (0 or 1).
+    LearnedRange,
+}
+
+/// Coefficients of one step, in the order of a row of the table `coefficients`.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub struct Coefficients {
+    /// Share of x in the predicted x0.
+    pub x0_from_x: f64,
+    /// Share of the model's output in the predicted x0.
+    pub x0_from_m: f64,
+    /// Share of x0 in the next x.
+    pub next_from_x0: f64,
+    /// Share of x in the next x.
+    pub next_from_x: f64,
+    /// Share of the model's output in the next x.
+    pub next_from_m: f64,
+    /// Multiplies the noise.
+    pub deviation: f64,
+    /// Log variance at v = −1 ([`Noise::LearnedRange`]).
+    pub log_variance_min: f64,
+    /// Log variance at v = 1.
+    pub log_variance_max: f64,
+}
+
+impl Coefficients {
+    /// Entries of a row.
+    pub const COUNT: usize = 8;
+
+    /// The row.
+    pub fn row(&self) -> [f32; Coefficients::COUNT] {
+        [
+            self.x0_from_x,
+            self.x0_from_m,
+            self.next_from_x0,
+            self.next_from_x,
+            self.next_from_m,
+            self.deviation,
+            self.log_variance_min,
+            self.log_variance_max,
+        ]
+        .map(|x| x as f32)
+    }
+}
+
+/// The host's part of a run. All lists have one entry a step.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct StepPlan {
+    /// Which of the form's functions runs.
+    pub functions: Vec<usize>,
+    /// The timestep that the model receives.
+    pub timesteps: Vec<f64>,
+    /// The timestep of the second evaluation of [`StepKind::Heun`] (elsewhere the step's end).
+    pub next_timesteps: Vec<f64>,
+    /// The step's coefficients.
+    pub coefficients: Vec<Coefficients>,
+    /// Schedule values to look at, by the reference's name (`sigmas`, `betas`, `posterior_variance` …).
+    pub observed: Vec<(&'static str, Vec<f64>)>,
+}
+
+impl StepPlan {
+    /// Number of steps.
+    pub fn steps(&self) -> usize {
+        self.functions.len()
+    }
+    /// A plan of affine steps.
+    fn affine(timesteps: Vec<f64>, coefficients: Vec<Coefficients>) -> StepPlan {
+        let next_timesteps = timesteps.iter().skip(1).copied().chain([0.0]).take(timesteps.len()).collect();
+        StepPlan { functions: vec![0; timesteps.len()], timesteps, next_timesteps, coefficients, observed: Vec::new() }
+    }
+}
+
+impl Sampler {
+    /// What the steps compute.
+    pub fn form(&self) -> StepForm {
+        match self {
+            Sampler::Gaussian(s) => s.form(),
+            Sampler::Ddim(s) => s.form(),
+            Sampler::Ddpm(s) => s.form(),
+            Sampler::FlowMatchEuler(s) => s.form(),
+            Sampler::RectifiedFlow(s) => s.form(),
+        }
+    }
+    /// The coefficients of a run of `steps` steps.
+    ///
+    /// # Errors
+    /// Zero steps, more steps than the schedule has, or options that cannot be combined.
+    pub fn plan(&self, steps: usize) -> Result<StepPlan, Diagnostic> {
+        if steps == 0 {
+            return Err(Diagnostic::new("sampler", "a run needs at least one step")
+                .expected_found("1 step or more", 0)
+                .help("give a positive number of steps"));
+        }
+        match self {
+            Sampler::Gaussian(s) => s.plan(steps),
+            Sampler::Ddim(s) => s.plan(steps),
+            Sampler::Ddpm(s) => s.plan(steps),
+            Sampler::FlowMatchEuler(s) => s.plan(steps),
+            Sampler::RectifiedFlow(s) => s.plan(steps),
+        }
+    }
+}

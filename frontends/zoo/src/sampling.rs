@@ -1,0 +1,191 @@
+//! Sampling modules: a model, guidance and a sampler's steps as one module with a schedule.
+//!
+//! | name | kind | type | |
+//! |---|---|---|---|
+//! | `latents` | carried | f32[B,C,H,W] | first value: standard normal noise |
+//! | `class_labels` | input of the run | i32[B] | |
+//! | `guidance_scale` | input of the run | f32[] | with guidance only |
+//! | `timestep` | table | f32[] | what the model receives |
+//! | `next_timestep` | table | f32[] | Heun's second evaluation |
+//! | `coefficients` | table | f32[8] | [`crate::samplers::Coefficients`] |
+//! | `noise` | table | f32[B,C,H,W] | stochastic samplers only |
+//! | `pred_xstart` | trace | f32[B,C,H,W] | samplers that predict x0 |
+
+use crate::guidance::{self, Guided};
+use crate::samplers::{Coefficients, Noise, Sampler, StepForm, StepKind, step};
+use selvedge_ir::module::{Schedule, StepLoop, TableDecl};
+use selvedge_ir::{DType, Diagnostics, Module, TensorType};
+use selvedge_model::{Graph, ModuleBuilder, Tensor};
+
+/// A class-conditional model as the samplers see it.
+pub trait Denoiser {
+    /// Channels, height and width of the sample.
+    fn sample_shape(&self) -> [usize; 3];
+    /// The model's output [N, K, H, W] for samples `x` [N, C, H, W], timesteps f32[N] and labels i32[N].
+    fn forward(&self, graph: &Graph, x: &Tensor, timesteps: &Tensor, class_labels: &Tensor) -> Tensor;
+}
+
+/// How guidance is arranged in a sampling module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guidance {
+    /// None: one evaluation a step.
+    Off,
+    /// The batch is doubled inside; samples are carried once, labels of the second half are the null class.
+    On {
+        /// Guided channels.
+        guided: Guided,
+        /// Index of the null class.
+        null_class: usize,
+    },
+    /// The doubled batch is carried whole, as the DiT repository's loop does: the second half has its own labels and noise, and the
+    /// model reads the first half twice.
+    Carried {
+        /// Guided channels.
+        guided: Guided,
+    },
+}
+
+/// A sampling module for `batch` samples (with [`Guidance::Carried`]: both halves counted).
+///
+/// `stored` says in which dtype the checkpoint stores a weight.
+///
+/// # Errors
+/// What the model code or the sampler's arithmetic finds wrong.
+pub fn sampling_module(
+    name: &str,
+    model: &dyn Denoiser,
+    sampler: &Sampler,
+    guidance: Guidance,
+    batch: usize,
+    stored: impl Fn(&str) -> Option<DType> + 'static,
+) -> Result<Module, Diagnostics> {
+    let [channels, height, width] = model.sample_shape();
+    let shape = [batch, channels, height, width];
+    let form = sampler.form();
+    let mut module = ModuleBuilder::new(name).stored_as(stored);
+    for &kind in &form.functions {
+        module.function(kind.function_name(), |g| {
+            let x = g.input("latents", DType::F32, shape);
+            let labels = g.input("class_labels", DType::I32, [batch]);
+            let scale = (guidance != Guidance::Off).then(|| g.input("guidance_scale", DType::F32, []));
+            let timestep = g.input("timestep", DType::F32, []);
+            let evaluate = |x: &Tensor, t: &Tensor| {
+                evaluate(g, model, guidance, x, t, &labels, scale.as_ref()).named("model_output")
+            };
+            step_body(g, &form, kind, &x, shape, |x, next| match next {
+                None => evaluate(x, &timestep),
+                Some(next) => evaluate(x, next),
+            });
+        });
+    }
+    let mut tables = vec![TableDecl { name: "timestep".into(), ty: TensorType::new(DType::F32, []) }];
+    tables.extend(sampler_tables(&form, shape));
+    module.schedule(schedule(&form, tables));
+    module.build()
+}
+
+/// A module that steps with model outputs from a table `model_output` f32[B,K,H,W] instead of a model: what a sampler does
+/// when the outputs are these.
+///
+/// # Errors
+/// A sampler whose steps evaluate the model twice, or learned-range variance without channels for it.
+pub fn recorded_module(
+    name: &str,
+    sampler: &Sampler,
+    shape: [usize; 4],
+    output_channels: usize,
+) -> Result<Module, Diagnostics> {
+    let form = sampler.form();
+    let [batch, _, height, width] = shape;
+    let output_ty = TensorType::new(DType::F32, [batch, output_channels, height, width]);
+    let mut module = ModuleBuilder::new(name);
+    for &kind in &form.functions {
+        module.function(kind.function_name(), |g| {
+            let x = g.input("latents", DType::F32, shape);
+            let output = g.input("model_output", DType::F32, output_ty.shape.clone());
+            step_body(g, &form, kind, &x, shape, |_, _| output.clone());
+        });
+    }
+    let mut tables = vec![TableDecl { name: "model_output".into(), ty: output_ty }];
+    tables.extend(sampler_tables(&form, shape));
+    module.schedule(schedule(&form, tables));
+    module.build()
+}
+
+/// The model on the (doubled) batch, guided.
+#[track_caller]
+fn evaluate(
+    g: &Graph,
+    model: &dyn Denoiser,
+    guidance: Guidance,
+    x: &Tensor,
+    timestep: &Tensor,
+    labels: &Tensor,
+    scale: Option<&Tensor>,
+) -> Tensor {
+    let run = |x: &Tensor, labels: &Tensor| model.forward(g, x, &timestep.broadcast_to([x.size(0)]), labels);
+    let channels = x.size(1);
+    match (guidance, scale) {
+        (Guidance::On { guided, null_class }, Some(scale)) => {
+            let output = run(&guidance::both(x), &guidance::with_null(labels, null_class));
+            guidance::combine(&output, guided.count(channels), scale)
+        }
+        (Guidance::Carried { guided }, Some(scale)) => {
+            let [half, _] = x.chunk(0);
+            let output = run(&guidance::both(&half), labels);
+            guidance::combine_both(&output, guided.count(channels), scale)
+        }
+        (Guidance::Off, _) | (_, None) => run(x, labels),
+    }
+}
+
+/// Inputs of the sampler, the step, and its outputs; `evaluate` gets the timestep of Heun's second evaluation.
+fn step_body(
+    g: &Graph,
+    form: &StepForm,
+    kind: StepKind,
+    x: &Tensor,
+    shape: [usize; 4],
+    evaluate: impl Fn(&Tensor, Option<&Tensor>) -> Tensor,
+) {
+    let coefficients = g.input("coefficients", DType::F32, [Coefficients::COUNT]);
+    match kind {
+        StepKind::Affine => {
+            let noise = (form.noise != Noise::None).then(|| g.input("noise", DType::F32, shape));
+            let stepped = step::affine(form, x, &evaluate(x, None), &coefficients, noise.as_ref());
+            g.output("latents", &stepped.next);
+            if let Some(x0) = &stepped.pred_xstart {
+                g.output("pred_xstart", x0);
+            }
+        }
+        StepKind::Heun => {
+            let next = g.input("next_timestep", DType::F32, []);
+            let x = step::heun(x, &coefficients, |x, second| evaluate(x, second.then_some(&next)));
+            g.output("latents", &x);
+        }
+    }
+}
+
+fn sampler_tables(form: &StepForm, shape: [usize; 4]) -> Vec<TableDecl> {
+    let table = |name: &str, ty| TableDecl { name: name.to_string(), ty };
+    let mut tables = vec![table("coefficients", TensorType::new(DType::F32, [Coefficients::COUNT]))];
+    if form.functions.contains(&StepKind::Heun) {
+        tables.push(table("next_timestep", TensorType::new(DType::F32, [])));
+    }
+    if form.noise != Noise::None {
+        tables.push(table("noise", TensorType::new(DType::F32, shape)));
+    }
+    tables
+}
+
+fn schedule(form: &StepForm, tables: Vec<TableDecl>) -> Schedule {
+    Schedule {
+        steps: Some(StepLoop {
+            functions: form.functions.iter().map(|k| k.function_name().to_string()).collect(),
+            carry: vec!["latents".to_string()],
+            tables,
+        }),
+        trace: if form.predicts_x0 { vec!["pred_xstart".to_string()] } else { Vec::new() },
+        ..Schedule::default()
+    }
+}
