@@ -114,17 +114,15 @@ impl Tensor {
             (Some(scale), Some(bias)) => self.graph().push(op, &[self, scale, bias]),
             (Some(scale), None) => self.graph().push(op, &[self, scale]),
             (None, None) => self.graph().push(op, &[self]),
-            (None, Some(bias)) => {
-                let normed = self.graph().push(op, &[self]);
-                normed.with_channels(bias, |x, bias| x + bias)
-            }
+            (None, Some(bias)) => self.graph().push(op, &[self]).add_channels(bias),
         }
     }
-    /// Combines [N, C, spatial…] with a vector [C].
+    /// [N, C, spatial…] plus a vector [C], in this tensor's dtype.
     #[track_caller]
-    pub(crate) fn with_channels(&self, vector: &Tensor, f: impl FnOnce(&Tensor, &Tensor) -> Tensor) -> Tensor {
+    pub fn add_channels(&self, vector: &Tensor) -> Tensor {
+        let Some(ty) = self.ty() else { return self.clone() };
         let mut dims = vec![vector.dim(0)];
-        dims.resize(self.rank().saturating_sub(1).max(1), Dim::new(1));
-        f(self, &vector.reshape(Shape(dims)))
+        dims.resize(ty.rank().saturating_sub(1).max(1), Dim::new(1));
+        (self + vector.reshape(Shape(dims))).cast(ty.dtype)
     }
 }
