@@ -14,12 +14,12 @@ impl<'a> Fields<'a> {
     pub fn new(class: &'a str, object: &'a Value) -> Fields<'a> {
         Fields { class, object }
     }
-    /// A positive whole number; K1 if it is absent, K2 if it is something else.
+    /// A positive whole number below 2²⁴; K1 if it is absent, K2 if it is something else.
     pub fn count(&self, name: &str) -> Result<usize, Diagnostic> {
         let value = self.get(name)?;
         match value.as_u64().and_then(|n| usize::try_from(n).ok()) {
-            Some(n) if n > 0 && n <= u32::MAX as usize => Ok(n),
-            _ => Err(self.mistyped(name, "a positive whole number", value)),
+            Some(n) if n > 0 && n < 1 << 24 => Ok(n),
+            _ => Err(self.mistyped(name, "a positive whole number below 2^24", value)),
         }
     }
     /// A finite number; K1 if it is absent, K2 if it is something else.
@@ -53,7 +53,7 @@ impl<'a> Fields<'a> {
         })
     }
     fn mistyped(&self, name: &str, expected: &str, found: &Value) -> Diagnostic {
-        Diagnostic::new("K2", format!("config of {}: the field `{name}` has another type", self.class))
+        Diagnostic::new("K2", format!("config of {}: the field `{name}` is of another kind", self.class))
             .expected_found(expected, found)
     }
 }
