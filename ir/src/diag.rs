@@ -128,3 +128,58 @@ impl From<Diagnostic> for Diagnostics {
         Diagnostics(vec![d])
     }
 }
+
+/// Renders errors under the lines of the source they are about:
+///
+/// ```text
+/// error[P5]: declared f32[2], inferred f32[3]
+///   --> model.ir:4:38
+///    |
+///  4 |   %c = reduce %x kind=sum axes=[0] : f32[2]
+///    |                                      ^
+///    = help: write `: f32[3]`, or change the operator
+/// ```
+pub fn render(diagnostics: &Diagnostics, file: &str, source: &str) -> String {
+    let lines: Vec<&str> = source.lines().collect();
+    let mut out = String::new();
+    for d in &diagnostics.0 {
+        out.push_str(&format!("error[{}]: {}\n", d.code, d.message));
+        let mut margin = 2;
+        match d.place {
+            Some(Place::Text { line, column }) => {
+                let number = line.to_string();
+                margin = number.len() + 1;
+                let bar = format!("{:margin$} |", "");
+                out.push_str(&format!("{:margin$}--> {file}:{line}:{column}\n", ""));
+                if let Some(text) = (line as usize).checked_sub(1).and_then(|i| lines.get(i)) {
+                    // Tabs before the column stay tabs, so that the caret stands where the column is shown.
+                    let before = text.chars().take((column as usize).saturating_sub(1));
+                    let indent: String = before.map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+                    out.push_str(&format!("{bar}\n {number} | {text}\n{bar} {indent}^\n"));
+                }
+            }
+            Some(place @ Place::Code(_)) => out.push_str(&format!("{:margin$}--> {place}\n", "")),
+            None => {}
+        }
+        let notes = [("expected", &d.expected), ("found", &d.found), ("help", &d.help)];
+        for (what, note) in notes {
+            if let Some(note) = note {
+                out.push_str(&format!("{:margin$} = {what}: {note}\n", ""));
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_rendered_under_their_line() {
+        let d = Diagnostic::new("P4", "not defined").at(Some(Place::Text { line: 2, column: 3 })).help("define it");
+        let text = render(&d.into(), "a.ir", "first\n  second\n");
+        let want = "error[P4]: not defined\n  --> a.ir:2:3\n   |\n 2 |   second\n   |   ^\n   = help: define it\n";
+        assert_eq!(text, want);
+    }
+}
