@@ -11,7 +11,7 @@ fn is_nan(x: f32) -> bool {
     return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
 }
 
-// 2^n · x for -280 < n < 254: in two factors, each a normal number.
+// 2^n · x for -252 ≤ n ≤ 254: in two factors, each a normal number.
 fn scale_by_power(x: f32, n: i32) -> f32 {
     let half = n / 2;
     return x * bitcast<f32>(u32(half + 127) << 23u) * bitcast<f32>(u32(n - half + 127) << 23u);
@@ -125,7 +125,7 @@ fn pow_of(x: f32, y: f32) -> f32 {
     if abs(size) > 300.0 {
         return float_bits(sign | select(0u, 0x7f800000u, size > 0.0));
     }
-    let value = scale_by_power(exp_near_zero(fraction * 0.693147181), clamp(i32(n), -270, 250));
+    let value = scale_by_power(exp_near_zero(fraction * 0.693147181), clamp(i32(n), -250, 250));
     return bitcast<f32>(bitcast<u32>(value) | sign);
 }
 
@@ -230,7 +230,27 @@ fn u32_rem(x: u32, y: u32) -> u32 {
     return select(x % max(y, 1u), 0u, y == 0u);
 }
 
-// Remainder with the sign of x, as C's fmodf.
+// Remainder with the sign of x, as C's fmodf; exact for quotients below 2^23, 0 beyond.
 fn f32_rem(x: f32, y: f32) -> f32 {
-    return x - y * trunc(x / y);
+    let a = abs(x);
+    let b = abs(y);
+    if is_nan(x) || is_nan(y) || b == 0.0 || bitcast<u32>(a) == 0x7f800000u {
+        return float_bits(0x7fc00000u);
+    }
+    if a < b {
+        return x;
+    }
+    let q = trunc(a / b);
+    if q >= 8388608.0 {
+        return 0.0 * x;
+    }
+    // a - q · b from products of halves with at most 12 bits, which are exact.
+    let b1 = bitcast<f32>(bitcast<u32>(b) & 0xfffff000u);
+    let q1 = bitcast<f32>(bitcast<u32>(q) & 0xfffff000u);
+    let b2 = b - b1;
+    let q2 = q - q1;
+    var r = (((a - q1 * b1) - q1 * b2) - q2 * b1) - q2 * b2;
+    // The quotient may have been rounded up to the next whole number.
+    r = select(r, r + b, r < 0.0);
+    return bitcast<f32>(bitcast<u32>(r) | (bitcast<u32>(x) & 0x80000000u));
 }
