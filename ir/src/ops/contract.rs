@@ -1,8 +1,11 @@
 //! Sums of products over matched axes.
+use super::float::{Real, in_precision};
+use super::walk::View;
 use super::*;
 use crate::dim::Dim;
 use crate::interp::Precision;
 use crate::op::TypeError;
+use crate::spec::Role;
 use crate::tensor::Tensor;
 
 impl Operator for Contract {
@@ -53,7 +56,43 @@ impl Operator for Contract {
         Ok(TensorType { dtype: self.dtype, shape: Shape(shape) })
     }
     fn eval(&self, args: &[&Tensor], out: &TensorType, precision: Precision) -> Tensor {
-        let _ = (args, out, precision);
-        todo!()
+        in_precision!(precision, contract(self, args[0], args[1], out))
     }
+}
+
+/// Brings the operands to [batch, rows, summed] and [batch, summed, columns] and multiplies plainly: each element
+/// of the result is summed in order of the summed index.
+fn contract<R: Real>(op: &Contract, a: &Tensor, b: &Tensor, out: &TensorType) -> Tensor {
+    let spec = &op.spec;
+    let [batch, rows, columns, summed] =
+        [Role::Batch, Role::Rows, Role::Columns, Role::Summed].map(|role| spec.letters(role));
+    let ordered = |tensor: &Tensor, letters: &[u8], order: [&Vec<u8>; 3]| {
+        let find = |l: &u8| letters.iter().position(|x| x == l).expect("the role says where a letter occurs");
+        let perm: Vec<usize> = order.iter().flat_map(|part| part.iter().map(find)).collect();
+        View::permuted(&tensor.sizes(), &perm).read(R::slice(&tensor.data))
+    };
+    let left = ordered(a, &spec.a, [&batch, &rows, &summed]);
+    let right = ordered(b, &spec.b, [&batch, &summed, &columns]);
+    let (a_sizes, b_sizes) = (a.sizes(), b.sizes());
+    let extent = |l: &u8| match spec.a.iter().position(|x| x == l) {
+        Some(i) => a_sizes[i],
+        None => b_sizes[spec.b.iter().position(|x| x == l).expect("C2: a letter occurs in an operand")],
+    };
+    let count = |letters: &[u8]| letters.iter().map(extent).product::<usize>();
+    let (n_batch, n_rows, n_columns, n_summed) = (count(&batch), count(&rows), count(&columns), count(&summed));
+    let mut result = vec![R::from_f64(0.0); n_batch * n_rows * n_columns];
+    for i in 0..n_batch * n_rows {
+        let sums = &mut result[i * n_columns..][..n_columns];
+        for k in 0..n_summed {
+            let x = left[i * n_summed + k];
+            let row = &right[(i / n_rows * n_summed + k) * n_columns..][..n_columns];
+            sums.iter_mut().zip(row).for_each(|(s, y)| *s = s.add(x.mul(*y)));
+        }
+        sums.iter_mut().for_each(|s| *s = s.rounded(out.dtype));
+    }
+    let order: Vec<u8> = batch.iter().chain(&rows).chain(&columns).copied().collect();
+    let sizes: Vec<usize> = order.iter().map(extent).collect();
+    let place = |l: &u8| order.iter().position(|x| x == l).expect("C2: the result has the letters that are not summed");
+    let perm: Vec<usize> = spec.out.iter().map(place).collect();
+    Tensor::new(out.clone(), R::data(View::permuted(&sizes, &perm).read(&result)))
 }

@@ -1,9 +1,11 @@
 //! Views: index arithmetic only.
+use super::walk::View;
 use super::*;
 use crate::dim::Dim;
 use crate::interp::Precision;
 use crate::op::TypeError;
-use crate::tensor::Tensor;
+use crate::shape::strides;
+use crate::tensor::{Data, Tensor};
 
 impl Operator for Transpose {
     fn infer(&self, args: &[&TensorType]) -> Result<TensorType, TypeError> {
@@ -17,9 +19,8 @@ impl Operator for Transpose {
         check::plain(2, x)?;
         Ok(TensorType { dtype: x.dtype, shape: Shape(self.perm.iter().map(|&p| x.shape.0[p].clone()).collect()) })
     }
-    fn eval(&self, args: &[&Tensor], out: &TensorType, precision: Precision) -> Tensor {
-        let _ = (args, out, precision);
-        todo!()
+    fn eval(&self, args: &[&Tensor], out: &TensorType, _: Precision) -> Tensor {
+        Tensor::new(out.clone(), View::permuted(&args[0].sizes(), &self.perm).read_data(&args[0].data))
     }
 }
 
@@ -33,9 +34,8 @@ impl Operator for Reshape {
         check::plain(2, x)?;
         Ok(TensorType { dtype: x.dtype, shape: self.shape.clone() })
     }
-    fn eval(&self, args: &[&Tensor], out: &TensorType, precision: Precision) -> Tensor {
-        let _ = (args, out, precision);
-        todo!()
+    fn eval(&self, args: &[&Tensor], out: &TensorType, _: Precision) -> Tensor {
+        Tensor::new(out.clone(), args[0].data.clone())
     }
 }
 
@@ -59,9 +59,13 @@ impl Operator for Broadcast {
         check::plain(3, x)?;
         Ok(TensorType { dtype: x.dtype, shape: self.shape.clone() })
     }
-    fn eval(&self, args: &[&Tensor], out: &TensorType, precision: Precision) -> Tensor {
-        let _ = (args, out, precision);
-        todo!()
+    fn eval(&self, args: &[&Tensor], out: &TensorType, _: Precision) -> Tensor {
+        let (from, sizes) = (args[0].sizes(), out.shape.sizes());
+        let mut steps = vec![0; sizes.len()];
+        for ((&axis, &extent), step) in self.axes.iter().zip(&from).zip(strides(&from)) {
+            steps[axis] = if extent == 1 { 0 } else { step };
+        }
+        Tensor::new(out.clone(), View { offset: 0, sizes, steps }.read_data(&args[0].data))
     }
 }
 
@@ -112,9 +116,11 @@ impl Operator for Slice {
         check::plain(3, x)?;
         Ok(TensorType { dtype: x.dtype, shape: Shape(shape) })
     }
-    fn eval(&self, args: &[&Tensor], out: &TensorType, precision: Precision) -> Tensor {
-        let _ = (args, out, precision);
-        todo!()
+    fn eval(&self, args: &[&Tensor], out: &TensorType, _: Precision) -> Tensor {
+        let steps = strides(&args[0].sizes());
+        let offset = steps.iter().zip(&self.start).map(|(a, b)| a * b).sum();
+        let steps = steps.iter().zip(&self.step).map(|(a, b)| a * b).collect();
+        Tensor::new(out.clone(), View { offset, sizes: out.shape.sizes(), steps }.read_data(&args[0].data))
     }
 }
 
@@ -138,8 +144,20 @@ impl Operator for Pad {
         Ok(TensorType { dtype: x.dtype, shape: Shape(shape) })
     }
     fn eval(&self, args: &[&Tensor], out: &TensorType, precision: Precision) -> Tensor {
-        let _ = (args, out, precision);
-        todo!()
+        let fill = Tensor::from_f64(TensorType::new(out.dtype, [1]), &[self.value.0], precision);
+        let steps = strides(&out.shape.sizes());
+        let offset = steps.iter().zip(&self.padding).map(|(step, (before, _))| step * before).sum();
+        let inside = View { offset, sizes: args[0].sizes(), steps };
+        let n = out.shape.sizes().iter().product();
+        let data = match (&args[0].data, &fill.data) {
+            (Data::F32(x), Data::F32(f)) => Data::F32(padded(x, f[0], n, &inside)),
+            (Data::F64(x), Data::F64(f)) => Data::F64(padded(x, f[0], n, &inside)),
+            (Data::I32(x), Data::I32(f)) => Data::I32(padded(x, f[0], n, &inside)),
+            (Data::U32(x), Data::U32(f)) => Data::U32(padded(x, f[0], n, &inside)),
+            (Data::Bool(x), Data::Bool(f)) => Data::Bool(padded(x, f[0], n, &inside)),
+            _ => unreachable!("operand and result have one dtype"),
+        };
+        Tensor::new(out.clone(), data)
     }
 }
 
@@ -166,8 +184,52 @@ impl Operator for Concat {
         shape.0[self.axis] = extent;
         Ok(TensorType { dtype: first.dtype, shape })
     }
-    fn eval(&self, args: &[&Tensor], out: &TensorType, precision: Precision) -> Tensor {
-        let _ = (args, out, precision);
-        todo!()
+    fn eval(&self, args: &[&Tensor], out: &TensorType, _: Precision) -> Tensor {
+        let pieces: Vec<&Data> = args.iter().map(|a| &a.data).collect();
+        let lengths: Vec<usize> = args.iter().map(|a| a.sizes()[self.axis..].iter().product()).collect();
+        let before = args[0].sizes()[..self.axis].iter().product();
+        macro_rules! joined {
+            ($kind:ident) => {
+                Data::$kind(joined(
+                    before,
+                    &lengths,
+                    pieces.iter().map(|p| match p {
+                        Data::$kind(v) => v.as_slice(),
+                        _ => unreachable!("operands have one dtype"),
+                    }),
+                ))
+            };
+        }
+        let data = match pieces[0] {
+            Data::F32(_) => joined!(F32),
+            Data::F64(_) => joined!(F64),
+            Data::I32(_) => joined!(I32),
+            Data::U32(_) => joined!(U32),
+            Data::Bool(_) => joined!(Bool),
+        };
+        Tensor::new(out.clone(), data)
     }
+}
+
+/// `n` elements of `fill`, those of `inside` replaced by `x`.
+fn padded<T: Copy>(x: &[T], fill: T, n: usize, inside: &View) -> Vec<T> {
+    let mut to = vec![fill; n];
+    let (count, step) = inside.row();
+    let mut rows = x.chunks_exact(count.max(1));
+    inside.rows(|offset| {
+        let row = rows.next().expect("the view has the operand's sizes");
+        row.iter().enumerate().for_each(|(i, v)| to[offset + i * step] = *v);
+    });
+    to
+}
+
+/// Pieces of `lengths` elements each, in turn, `before` times.
+fn joined<'a, T: Copy + 'a>(before: usize, lengths: &[usize], pieces: impl Iterator<Item = &'a [T]> + Clone) -> Vec<T> {
+    let mut to = Vec::with_capacity(before * lengths.iter().sum::<usize>());
+    for i in 0..before {
+        for (piece, n) in pieces.clone().zip(lengths) {
+            to.extend_from_slice(&piece[i * n..(i + 1) * n]);
+        }
+    }
+    to
 }

@@ -5,6 +5,7 @@ mod attention;
 mod check;
 pub mod composite;
 pub mod contract;
+mod float;
 pub mod index;
 pub mod layout;
 pub mod leaf;
@@ -13,6 +14,7 @@ mod norm;
 pub mod reduce;
 pub mod scan;
 mod token;
+mod walk;
 pub mod window;
 
 use crate::attr::{Attr, AttrKind, AttrValue, Literal, words};
@@ -61,7 +63,8 @@ words! {
         Conv = "conv",
         /// Σ over the window; padding counts as 0.
         Sum = "sum",
-        /// Largest over the window; padding is left out.
+        /// Largest over the window; padding is left out (a dilated window of nothing but padding gives the lowest
+        /// finite value).
         Max = "max",
     }
 }
@@ -202,7 +205,8 @@ operators! {
         axis: usize,
         /// Runs from the end instead.
         reverse: bool,
-        /// Result i leaves element i out (the first result is the neutral element).
+        /// Result i leaves element i out; the first result is the neutral element (of `max` and `min` the lowest
+        /// and the highest finite value of the dtype).
         exclusive: bool,
     }
 

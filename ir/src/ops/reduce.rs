@@ -1,8 +1,10 @@
 //! Reductions along axes.
+use super::float::Real;
+use super::walk::View;
 use super::*;
 use crate::interp::Precision;
 use crate::op::TypeError;
-use crate::tensor::Tensor;
+use crate::tensor::{Data, Tensor};
 
 impl Operator for Reduce {
     fn infer(&self, args: &[&TensorType]) -> Result<TensorType, TypeError> {
@@ -35,8 +37,86 @@ impl Operator for Reduce {
         let dtype = if index { DType::I32 } else { x.dtype };
         Ok(TensorType { dtype, shape: Shape(kept) })
     }
-    fn eval(&self, args: &[&Tensor], out: &TensorType, precision: Precision) -> Tensor {
-        let _ = (args, out, precision);
-        todo!()
+    fn eval(&self, args: &[&Tensor], out: &TensorType, _: Precision) -> Tensor {
+        let sizes = args[0].sizes();
+        let (kept, gone): (Vec<usize>, Vec<usize>) = (0..sizes.len()).partition(|a| !self.axes.contains(a));
+        let count = gone.iter().map(|&a| sizes[a]).product();
+        let perm: Vec<usize> = kept.into_iter().chain(gone).collect();
+        let rows = View::permuted(&sizes, &perm).read_data(&args[0].data);
+        let n = out.shape.sizes().iter().product();
+        let data = match (self.kind, &rows) {
+            (ReduceKind::Argmax, _) => Data::I32(best(&rows, n, count, |x, best| x > best)),
+            (ReduceKind::Argmin, _) => Data::I32(best(&rows, n, count, |x, best| x < best)),
+            (kind, Data::F32(v)) => Data::F32(each_row(v, n, count, |r| float_row(kind, r).rounded(out.dtype))),
+            (kind, Data::F64(v)) => Data::F64(each_row(v, n, count, |r| float_row(kind, r))),
+            (ReduceKind::Sum, Data::I32(v)) => {
+                Data::I32(each_row(v, n, count, |r| r.iter().fold(0, |a, x| a.wrapping_add(*x))))
+            }
+            (ReduceKind::Sum, Data::U32(v)) => {
+                Data::U32(each_row(v, n, count, |r| r.iter().fold(0, |a, x| a.wrapping_add(*x))))
+            }
+            (ReduceKind::Prod, Data::I32(v)) => {
+                Data::I32(each_row(v, n, count, |r| r.iter().fold(1, |a, x| a.wrapping_mul(*x))))
+            }
+            (ReduceKind::Prod, Data::U32(v)) => {
+                Data::U32(each_row(v, n, count, |r| r.iter().fold(1, |a, x| a.wrapping_mul(*x))))
+            }
+            (ReduceKind::Max, Data::I32(v)) => {
+                Data::I32(each_row(v, n, count, |r| r.iter().copied().max().unwrap_or(i32::MIN)))
+            }
+            (ReduceKind::Max, Data::U32(v)) => {
+                Data::U32(each_row(v, n, count, |r| r.iter().copied().max().unwrap_or(0)))
+            }
+            (ReduceKind::Max, Data::Bool(v)) => Data::Bool(each_row(v, n, count, |r| r.contains(&true))),
+            (ReduceKind::Min, Data::I32(v)) => {
+                Data::I32(each_row(v, n, count, |r| r.iter().copied().min().unwrap_or(i32::MAX)))
+            }
+            (ReduceKind::Min, Data::U32(v)) => {
+                Data::U32(each_row(v, n, count, |r| r.iter().copied().min().unwrap_or(u32::MAX)))
+            }
+            (ReduceKind::Min, Data::Bool(v)) => Data::Bool(each_row(v, n, count, |r| !r.contains(&false))),
+            (ReduceKind::Sum | ReduceKind::Prod, Data::Bool(_)) => unreachable!("C2: bool has no sum"),
+        };
+        Tensor::new(out.clone(), data)
     }
+}
+
+/// One value for each of `n` rows of `count` elements.
+fn each_row<T>(rows: &[T], n: usize, count: usize, f: impl Fn(&[T]) -> T) -> Vec<T> {
+    (0..n).map(|i| f(&rows[i * count..][..count])).collect()
+}
+
+fn float_row<R: Real>(kind: ReduceKind, row: &[R]) -> R {
+    match kind {
+        ReduceKind::Sum => sum(row),
+        ReduceKind::Prod => row.iter().fold(R::from_f64(1.0), |a, x| a.mul(*x)),
+        ReduceKind::Max => row[1..].iter().fold(row[0], |a, x| if *x > a { *x } else { a }),
+        ReduceKind::Min => row[1..].iter().fold(row[0], |a, x| if *x < a { *x } else { a }),
+        ReduceKind::Argmax | ReduceKind::Argmin => unreachable!("these give indices"),
+    }
+}
+
+/// Σ by halves down to runs of 64: a fixed order whose error grows with the logarithm of the length.
+fn sum<R: Real>(row: &[R]) -> R {
+    if row.len() <= 64 {
+        return row.iter().fold(R::from_f64(0.0), |a, x| a.add(*x));
+    }
+    let (left, right) = row.split_at(row.len().div_ceil(2).next_multiple_of(64));
+    sum(left).add(sum(right))
+}
+
+/// Index of the first element of each row that no other is better than.
+fn best(rows: &Data, n: usize, count: usize, better: impl Fn(f64, f64) -> bool) -> Vec<i32> {
+    // f64 holds every element of every dtype exactly.
+    let at = |i: usize| match rows {
+        Data::F32(v) => v[i] as f64,
+        Data::F64(v) => v[i],
+        Data::I32(v) => v[i] as f64,
+        Data::U32(v) => v[i] as f64,
+        Data::Bool(v) => v[i] as u8 as f64,
+    };
+    let first = |row: usize| {
+        (1..count).fold(0, |best, i| if better(at(row * count + i), at(row * count + best)) { i } else { best }) as i32
+    };
+    (0..n).map(first).collect()
 }

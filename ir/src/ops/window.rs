@@ -1,8 +1,11 @@
 //! Convolution and pooling.
+use super::float::{Real, finite_range, in_precision};
+use super::walk::View;
 use super::*;
 use crate::dim::Dim;
 use crate::interp::Precision;
 use crate::op::TypeError;
+use crate::shape::strides;
 use crate::tensor::Tensor;
 
 impl Operator for Window {
@@ -39,8 +42,7 @@ impl Operator for Window {
         Ok(TensorType { dtype: x.dtype, shape: Shape(shape) })
     }
     fn eval(&self, args: &[&Tensor], out: &TensorType, precision: Precision) -> Tensor {
-        let _ = (args, out, precision);
-        todo!()
+        in_precision!(precision, slide(self, args[0], args.get(1).copied(), out))
     }
 }
 
@@ -93,4 +95,94 @@ impl Window {
                 TypeError::new(4, format!("stride {stride} of the symbolic extent {padded} has no exact result"))
             })
     }
+}
+
+/// For each result plane, adds tap by tap: channels in order, taps in row-major order.
+fn slide<R: Real>(op: &Window, x: &Tensor, kernel: Option<&Tensor>, out: &TensorType) -> Tensor {
+    let (x_sizes, y_sizes) = (x.sizes(), out.shape.sizes());
+    let (x_plane, y_plane): (usize, usize) = (x_sizes[2..].iter().product(), y_sizes[2..].iter().product());
+    let (channels, outputs) = (x_sizes[1], y_sizes[1]);
+    let from = R::slice(&x.data);
+    let weights = kernel.map(|k| R::slice(&k.data));
+    let start = match op.kind {
+        WindowKind::Conv | WindowKind::Sum => R::from_f64(0.0),
+        WindowKind::Max => R::from_f64(finite_range(out.dtype).0),
+    };
+    let taps = taps(op, &x_sizes[2..], &y_sizes[2..]);
+    let mut y = vec![start; y_sizes.iter().product()];
+    for plane in 0..y_sizes[0] * outputs {
+        let (n, o) = (plane / outputs, plane % outputs);
+        let to = &mut y[plane * y_plane..][..y_plane];
+        // Which channels a result channel reads, and where its kernel begins.
+        let (first, count) = match op.kind {
+            WindowKind::Conv => (o / (outputs / op.groups) * (channels / op.groups), channels / op.groups),
+            WindowKind::Sum | WindowKind::Max => (o, 1),
+        };
+        for c in 0..count {
+            let image = &from[(n * channels + first + c) * x_plane..][..x_plane];
+            for (t, tap) in taps.iter().enumerate() {
+                let weight = weights.map(|w| w[(o * count + c) * taps.len() + t]);
+                let mut rows = Vec::new();
+                tap.from.rows(|offset| rows.push(offset));
+                let (width, step) = tap.from.row();
+                let mut rows = rows.into_iter();
+                tap.to.rows(|offset| {
+                    let source = rows.next().expect("both views have the same sizes");
+                    let line = &mut to[offset..offset + width];
+                    for (i, y) in line.iter_mut().enumerate() {
+                        let value = image[source + i * step];
+                        *y = match (op.kind, weight) {
+                            (WindowKind::Max, _) => {
+                                if value > *y {
+                                    value
+                                } else {
+                                    *y
+                                }
+                            }
+                            (_, Some(weight)) => y.add(weight.mul(value)),
+                            (_, None) => y.add(value),
+                        };
+                    }
+                });
+            }
+        }
+    }
+    Tensor::new(out.clone(), R::data(y.into_iter().map(|v| v.rounded(out.dtype)).collect()))
+}
+
+/// For one tap of the window: the results it reaches inside the image, and the elements it reads for them.
+struct Tap {
+    to: View,
+    from: View,
+}
+
+fn taps(op: &Window, x: &[usize], y: &[usize]) -> Vec<Tap> {
+    let axes = op.size.len();
+    let (x_steps, y_steps) = (strides(x), strides(y));
+    let all = op.size.iter().product::<usize>();
+    let tap = |t: usize| {
+        let mut rest = t;
+        let mut tap = Tap {
+            to: View { offset: 0, sizes: vec![0; axes], steps: y_steps.clone() },
+            from: View { offset: 0, sizes: vec![0; axes], steps: vec![0; axes] },
+        };
+        for a in (0..axes).rev() {
+            let shift = rest % op.size[a] * op.dilation[a]; // position in the padded image, for result 0
+            rest /= op.size[a];
+            let before = op.padding[a].0;
+            let first = before.saturating_sub(shift).div_ceil(op.stride[a]);
+            // Results i with i·stride + shift < before + extent.
+            let end = (before + x[a]).saturating_sub(shift).div_ceil(op.stride[a]).min(y[a]);
+            let count = end.saturating_sub(first);
+            tap.to.sizes[a] = count;
+            tap.from.sizes[a] = count;
+            tap.from.steps[a] = op.stride[a] * x_steps[a];
+            if count > 0 {
+                tap.to.offset += first * y_steps[a];
+                tap.from.offset += (first * op.stride[a] + shift - before) * x_steps[a];
+            }
+        }
+        tap
+    };
+    (0..all).map(tap).collect()
 }
