@@ -1,11 +1,16 @@
 //! The reference interpreter: the meaning of a module.
+//!
+//! Errors: `I1` no such function, schedule or stage; `I2` a missing input or a wrong number of them; `I3` a tensor of
+//! another type; `I4` symbols are left; `I5` a step's function index; `I6` a name that cannot be traced; `I7` calls
+//! that never end.
 
-use crate::diag::Diagnostic;
-use crate::func::Target;
+use crate::diag::{Diagnostic, Place};
+use crate::dtype::Class;
+use crate::func::{Def, Function, Target, ValueId};
 use crate::module::Module;
 use crate::ops::Op;
 use crate::shape::TensorType;
-use crate::tensor::Tensor;
+use crate::tensor::{Data, Tensor};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -76,11 +81,14 @@ pub struct RunOutput {
 
 /// Evaluates a module. Symbols must have been specialised, and the module verified.
 pub struct Interpreter<'a> {
-    module: &'a Module,
+    pub(crate) module: &'a Module,
     weights: &'a dyn WeightSource,
     precision: Precision,
     kernels: &'a dyn HostKernels,
 }
+
+/// State variables by name.
+pub(crate) type States = BTreeMap<String, Arc<Tensor>>;
 
 impl<'a> Interpreter<'a> {
     /// An interpreter in f32 without acceleration.
@@ -99,29 +107,244 @@ impl<'a> Interpreter<'a> {
     }
     /// Calls a function with arguments in parameter order; returns what it returns, in order. `states` is read and
     /// written (absent states are zero).
+    ///
+    /// Every `state` read, also in functions that this one calls, gives the value from before the call; only what
+    /// this function itself returns into a state is written.
+    ///
+    /// # Errors
+    /// Codes I1 to I4 and I7, or what the weight source says.
     pub fn call(
         &self,
         function: &str,
         args: &[Tensor],
         states: &mut BTreeMap<String, Tensor>,
     ) -> Result<Vec<(Target, Tensor)>, Diagnostic> {
-        let _ = (self.module, self.weights, self.precision, self.kernels, function, args, states);
-        todo!()
+        let mut shared: States = states.iter().map(|(n, t)| (n.clone(), Arc::new(t.clone()))).collect();
+        let args = args.iter().map(|a| Arc::new(a.clone())).collect();
+        let results = self.call_shared(function, args, &mut shared)?;
+        for (target, value) in &results {
+            if let Target::State(name) = target {
+                states.insert(name.clone(), (**value).clone());
+            }
+        }
+        Ok(results.into_iter().map(|(target, t)| (target, Arc::unwrap_or_clone(t))).collect())
     }
-    /// Runs the schedule; `progress(k)` is called after step k.
-    pub fn run(&self, run: &Run, progress: &mut dyn FnMut(usize)) -> Result<RunOutput, Diagnostic> {
-        let _ = (run, progress);
-        todo!()
+    /// [`Interpreter::call`] without copies of tensors.
+    pub(crate) fn call_shared(
+        &self,
+        name: &str,
+        args: Vec<Arc<Tensor>>,
+        states: &mut States,
+    ) -> Result<Vec<(Target, Arc<Tensor>)>, Diagnostic> {
+        let function = self.function(name, None)?;
+        let params = function.params();
+        if params.len() != args.len() {
+            return Err(Diagnostic::new("I2", format!("@{name} takes another number of arguments"))
+                .expected_found(params.len(), args.len()));
+        }
+        let mut checked = Vec::with_capacity(args.len());
+        for ((param, id), arg) in params.into_iter().zip(args) {
+            let value = function.value(id);
+            self.check_input(param, &value.ty, &arg).map_err(|d| d.at(value.places.first().copied()))?;
+            checked.push(self.in_precision(arg));
+        }
+        let results = self.evaluate(function, checked, states, 0)?;
+        let targets = function.returns.iter().map(|r| r.target.clone());
+        let results: Vec<(Target, Arc<Tensor>)> = targets.zip(results).collect();
+        for (target, value) in &results {
+            if let Target::State(name) = target {
+                states.insert(name.clone(), value.clone());
+            }
+        }
+        Ok(results)
+    }
+    pub(crate) fn function(&self, name: &str, place: Option<Place>) -> Result<&'a Function, Diagnostic> {
+        self.module.function(name).ok_or_else(|| {
+            let known: Vec<String> = self.module.functions.iter().map(|f| format!("@{}", f.name)).collect();
+            Diagnostic::new("I1", format!("there is no function @{name}"))
+                .expected_found(format!("one of {}", known.join(", ")), format!("@{name}"))
+                .at(place)
+        })
+    }
+    /// The tensor has the declared type, and its elements are held as its dtype says.
+    pub(crate) fn check_input(&self, name: &str, ty: &TensorType, tensor: &Tensor) -> Result<(), Diagnostic> {
+        if ty.shape.get().is_none() {
+            return Err(Diagnostic::new("I4", format!("`{name}` is {ty}"))
+                .help("specialise the module's symbols before running it"));
+        }
+        if *ty != tensor.ty || !holds(tensor) {
+            return Err(Diagnostic::new("I3", format!("`{name}` has another type")).expected_found(ty, &tensor.ty));
+        }
+        Ok(())
+    }
+    fn in_precision(&self, tensor: Arc<Tensor>) -> Arc<Tensor> {
+        match (&tensor.data, self.precision) {
+            (Data::F32(_), Precision::F64) | (Data::F64(_), Precision::F32) => {
+                Arc::new(Arc::unwrap_or_clone(tensor).in_precision(self.precision))
+            }
+            _ => tensor,
+        }
+    }
+    /// The returned values; arguments have been checked.
+    fn evaluate(
+        &self,
+        function: &Function,
+        args: Vec<Arc<Tensor>>,
+        states: &States,
+        depth: usize,
+    ) -> Result<Vec<Arc<Tensor>>, Diagnostic> {
+        let mut args = args.into_iter();
+        run_values(function, |place, step| match step {
+            Step::Op(Op::Input(_), _, _) => Ok(vec![args.next().expect("one argument for each parameter")]),
+            Step::Op(Op::Weight(weight), _, ty) => {
+                let tensor = self.weights.weight(&weight.name, ty).map_err(|d| d.at(place))?;
+                self.check_input(&weight.name, ty, &tensor).map_err(|d| d.at(place))?;
+                Ok(vec![self.in_precision(tensor)])
+            }
+            Step::Op(Op::State(state), _, ty) => match states.get(&state.name) {
+                Some(tensor) => {
+                    self.check_input(&state.name, ty, tensor).map_err(|d| d.at(place))?;
+                    Ok(vec![self.in_precision(tensor.clone())])
+                }
+                None => Ok(vec![Arc::new(Tensor::zeros(ty, self.precision))]),
+            },
+            Step::Op(op, operands, ty) => {
+                Ok(vec![Arc::new(evaluate_op(op, operands, ty, self.precision, self.kernels))])
+            }
+            Step::Call(name, operands) => {
+                if depth > self.module.functions.len() {
+                    return Err(Diagnostic::new("I7", format!("@{name} calls itself")).at(place));
+                }
+                let callee = self.function(name, place)?;
+                let params = callee.params();
+                if params.len() != operands.len() {
+                    return Err(Diagnostic::new("I2", format!("@{name} takes another number of arguments"))
+                        .expected_found(params.len(), operands.len())
+                        .at(place));
+                }
+                for ((param, id), operand) in params.iter().zip(operands) {
+                    self.check_input(param, callee.ty(*id), operand).map_err(|d| d.at(place))?;
+                }
+                self.evaluate(callee, operands.to_vec(), states, depth + 1)
+            }
+        })
     }
 }
 
-/// Evaluates a function that reads nothing but its parameters and calls nothing.
+/// One statement of a function, with its operands' values.
+enum Step<'s> {
+    Op(&'s Op, &'s [Arc<Tensor>], &'s TensorType),
+    Call(&'s str, &'s [Arc<Tensor>]),
+}
+
+/// Goes through a function's statements in order and gives its returned values; a value is dropped after its last use.
+fn run_values(
+    function: &Function,
+    mut step: impl FnMut(Option<Place>, Step) -> Result<Vec<Arc<Tensor>>, Diagnostic>,
+) -> Result<Vec<Arc<Tensor>>, Diagnostic> {
+    let mut reads_left = function.use_counts();
+    let mut values: Vec<Option<Arc<Tensor>>> = vec![None; function.values.len()];
+    let mut called: Vec<Vec<Option<Arc<Tensor>>>> = vec![Vec::new(); function.calls.len()];
+    for id in function.ids() {
+        let value = function.value(id);
+        let place = value.places.first().copied();
+        if value.ty.shape.get().is_none() {
+            return Err(Diagnostic::new("I4", format!("a value of @{} is {}", function.name, value.ty))
+                .at(place)
+                .help("specialise the module's symbols before running it"));
+        }
+        let operands = |values: &[Option<Arc<Tensor>>], ids: &[ValueId]| -> Vec<Arc<Tensor>> {
+            ids.iter()
+                .map(|a| values[a.0 as usize].clone().expect("verified: defined before, and not yet dropped"))
+                .collect()
+        };
+        let mut release = |values: &mut [Option<Arc<Tensor>>], ids: &[ValueId]| {
+            for a in ids {
+                reads_left[a.0 as usize] -= 1;
+                if reads_left[a.0 as usize] == 0 {
+                    values[a.0 as usize] = None;
+                }
+            }
+        };
+        let result = match &value.def {
+            Def::Op { op, args } => {
+                let operands = operands(&values, args);
+                let mut results = step(place, Step::Op(op, &operands, &value.ty))?;
+                release(&mut values, args);
+                results.pop()
+            }
+            Def::Result { call, index } => {
+                let slot = call.0 as usize;
+                if called[slot].is_empty() {
+                    let call = &function.calls[slot];
+                    let operands = operands(&values, &call.args);
+                    called[slot] = step(place, Step::Call(&call.function, &operands))?.into_iter().map(Some).collect();
+                    release(&mut values, &call.args);
+                }
+                called[slot].get_mut(*index as usize).and_then(Option::take)
+            }
+        };
+        if result.as_ref().is_none_or(|t| t.ty != value.ty) {
+            return Err(Diagnostic::new("I3", format!("a value of @{} is not what is declared", function.name))
+                .expected_found(&value.ty, result.map_or("nothing".to_string(), |t| t.ty.to_string()))
+                .at(place));
+        }
+        if reads_left[id.0 as usize] > 0 {
+            values[id.0 as usize] = result;
+        }
+    }
+    let returned = function.returns.iter().map(|r| values[r.value.0 as usize].clone());
+    Ok(returned.map(|v| v.expect("returned values are kept")).collect())
+}
+
+fn evaluate_op(
+    op: &Op,
+    operands: &[Arc<Tensor>],
+    ty: &TensorType,
+    precision: Precision,
+    kernels: &dyn HostKernels,
+) -> Tensor {
+    let operands: Vec<&Tensor> = operands.iter().map(|t| &**t).collect();
+    if precision == Precision::F32
+        && let Some(tensor) = kernels.eval(op, &operands, ty)
+    {
+        return tensor;
+    }
+    let types: Vec<&TensorType> = operands.iter().map(|t| &t.ty).collect();
+    match op.expansion(&types) {
+        Some(function) => {
+            let function = function.expect("the operands' types were inferred from");
+            evaluate_pure(&function, &operands, precision, kernels)
+        }
+        None => op.eval(&operands, ty, precision),
+    }
+}
+
+/// Evaluates a function of one result that reads nothing but its parameters and calls nothing.
 pub(crate) fn evaluate_pure(
-    function: &crate::func::Function,
+    function: &Function,
     args: &[&Tensor],
     precision: Precision,
     kernels: &dyn HostKernels,
 ) -> Tensor {
-    let _ = (function, args, precision, kernels);
-    todo!()
+    let mut args = args.iter();
+    let results = run_values(function, |_, step| match step {
+        Step::Op(Op::Input(_), _, _) => {
+            let arg: &Tensor = args.next().expect("one argument for each parameter");
+            Ok(vec![Arc::new(arg.clone())])
+        }
+        Step::Op(op, operands, ty) => Ok(vec![Arc::new(evaluate_op(op, operands, ty, precision, kernels))]),
+        Step::Call(name, _) => Err(Diagnostic::new("I1", format!("@{name} is called where nothing may be"))),
+    });
+    let mut results = results.expect("an expansion is well-typed, without calls and symbols");
+    Arc::unwrap_or_clone(results.remove(0))
+}
+
+/// The elements are of the dtype's kind.
+fn holds(tensor: &Tensor) -> bool {
+    match (tensor.ty.dtype.class(), &tensor.data) {
+        (Class::Float, Data::F32(_) | Data::F64(_)) => true,
+        (Class::Signed, Data::I32(_)) | (Class::Unsigned, Data::U32(_)) | (Class::Bool, Data::Bool(_)) => true,
+        (Class::Float | Class::Signed | Class::Unsigned | Class::Bool, _) => false,
+    }
 }

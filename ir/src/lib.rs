@@ -21,6 +21,7 @@ pub mod ops;
 pub mod parse;
 pub mod print;
 pub mod scalar;
+mod schedule;
 pub mod shape;
 pub mod spec;
 pub mod tensor;

@@ -57,11 +57,11 @@ impl Composite for PoolTokens {
         check::rank(1, "`x`", &ty, 3)?;
         check::float(1, "`x`", &ty)?;
         let block = self.block;
-        if block == 0 || self.height % block != 0 || self.width % block != 0 {
+        if block == 0 || !self.height.is_multiple_of(block) || !self.width.is_multiple_of(block) {
             return Err(TypeError::new(1, "the block must divide both sides of the grid")
                 .expected_found(format!("a divisor of {} and {}", self.height, self.width), block));
         }
-        let tokens = self.height.checked_mul(self.width).unwrap_or(usize::MAX);
+        let tokens = self.height.saturating_mul(self.width);
         if ty.shape.0[1].get() != Some(tokens) {
             return Err(TypeError::new(1, "the tokens do not fill the grid").expected_found(tokens, &ty.shape.0[1]));
         }

@@ -1,0 +1,144 @@
+//! Runs of a schedule: which function runs when, and what its inputs are bound to.
+
+use crate::diag::Diagnostic;
+use crate::func::Target;
+use crate::interp::{Interpreter, Run, RunOutput, States};
+use crate::module::StepLoop;
+use crate::shape::{Shape, TensorType, strides};
+use crate::tensor::{Data, Tensor};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Values by name.
+type Names = BTreeMap<String, Arc<Tensor>>;
+
+impl Interpreter<'_> {
+    /// Runs the schedule; `progress(k)` is called after step k.
+    ///
+    /// State starts at zero. Without a loop and a `decode`, the outputs are those of `condition`.
+    ///
+    /// # Errors
+    /// Codes I1 to I7: everything that can be said before the first function runs is said then.
+    pub fn run(&self, run: &Run, progress: &mut dyn FnMut(usize)) -> Result<RunOutput, Diagnostic> {
+        let schedule = &self.module.schedule;
+        if schedule.is_empty() {
+            return Err(Diagnostic::new("I1", format!("module @{} has no schedule", self.module.name))
+                .help("call one of its functions"));
+        }
+        for name in &run.trace {
+            let carried = schedule.steps.as_ref().is_some_and(|s| s.carry.contains(name));
+            if !carried && !schedule.trace.contains(name) {
+                let known = schedule.trace.iter().chain(schedule.steps.iter().flat_map(|s| &s.carry));
+                return Err(Diagnostic::new("I6", format!("`{name}` cannot be traced"))
+                    .expected_found(format!("one of {}", known.cloned().collect::<Vec<_>>().join(", ")), name));
+            }
+        }
+        match &schedule.steps {
+            Some(steps) => self.check_steps(steps, run)?,
+            None if !run.steps.is_empty() => {
+                return Err(Diagnostic::new("I5", "the schedule has no loop").expected_found(0, run.steps.len()));
+            }
+            None => {}
+        }
+        let inputs: Names = run.inputs.iter().map(|(n, t)| (n.clone(), Arc::new(t.clone()))).collect();
+        let mut states = States::new();
+        let mut prepared = Names::new();
+        let mut conditioned = Names::new();
+        let mut output = RunOutput::default();
+        if let Some(name) = &schedule.prepare {
+            prepared = self.stage(name, &[], &mut states)?;
+        }
+        if let Some(name) = &schedule.condition {
+            conditioned = self.stage(name, &[&prepared, &inputs], &mut states)?;
+        }
+        let mut carried = Names::new();
+        if let Some(steps) = &schedule.steps {
+            for name in &steps.carry {
+                let first = [&conditioned, &prepared, &inputs].into_iter().find_map(|names| names.get(name));
+                let first = first.ok_or_else(|| missing(name, "the loop carries it; its first value is an input"))?;
+                carried.insert(name.clone(), first.clone());
+            }
+            for (k, &index) in run.steps.iter().enumerate() {
+                let rows: Names =
+                    steps.tables.iter().map(|t| (t.name.clone(), row(&run.tables[&t.name], &t.ty, k))).collect();
+                let bound = [&carried, &rows, &conditioned, &prepared, &inputs];
+                let results = self.stage(&steps.functions[index], &bound, &mut states)?;
+                for name in &run.trace {
+                    let value = results.get(name).ok_or_else(|| {
+                        Diagnostic::new("I6", format!("@{} does not return `{name}`", steps.functions[index]))
+                    })?;
+                    output.trace.entry(name.clone()).or_default().push((**value).clone());
+                }
+                for (name, value) in &mut carried {
+                    *value = results.get(name).cloned().ok_or_else(|| {
+                        Diagnostic::new("I2", format!("@{} does not return `{name}`", steps.functions[index]))
+                            .help("every step function returns what the loop carries")
+                    })?;
+                }
+                progress(k);
+            }
+        }
+        let mut outputs = carried.clone();
+        match &schedule.decode {
+            Some(name) => {
+                outputs.extend(self.stage(name, &[&carried, &conditioned, &prepared, &inputs], &mut states)?);
+            }
+            None if schedule.steps.is_none() => outputs = conditioned,
+            None => {}
+        }
+        output.outputs = outputs.into_iter().map(|(n, t)| (n, Arc::unwrap_or_clone(t))).collect();
+        Ok(output)
+    }
+    /// Steps name functions that exist, and tables have a row for each.
+    fn check_steps(&self, steps: &StepLoop, run: &Run) -> Result<(), Diagnostic> {
+        for (k, &index) in run.steps.iter().enumerate() {
+            if index >= steps.functions.len() {
+                return Err(Diagnostic::new("I5", format!("step {k} names a step function that is not there"))
+                    .expected_found(format!("an index below {}", steps.functions.len()), index));
+            }
+        }
+        for table in &steps.tables {
+            let mut shape = vec![run.steps.len().into()];
+            shape.extend(table.ty.shape.0.iter().cloned());
+            let wanted = TensorType { dtype: table.ty.dtype, shape: Shape(shape) };
+            let found = run.tables.get(&table.name).ok_or_else(|| {
+                Diagnostic::new("I2", format!("table `{}` is missing", table.name)).expected_found(&wanted, "nothing")
+            })?;
+            self.check_input(&table.name, &wanted, found)?;
+        }
+        Ok(())
+    }
+    /// Calls a stage's function, each input bound to the first of `names` that has it; its outputs by name.
+    fn stage(&self, function: &str, names: &[&Names], states: &mut States) -> Result<Names, Diagnostic> {
+        let params = self.function(function, None)?.params();
+        let bind = |(name, _): &(&str, _)| {
+            let found = names.iter().find_map(|n| n.get(*name)).cloned();
+            found.ok_or_else(|| missing(name, &format!("@{function} reads it")))
+        };
+        let args = params.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+        let results = self.call_shared(function, args, states)?;
+        let output = |(target, value)| match target {
+            Target::Output(name) => Some((name, value)),
+            Target::State(_) => None,
+        };
+        Ok(results.into_iter().filter_map(output).collect())
+    }
+}
+
+fn missing(name: &str, why: &str) -> Diagnostic {
+    Diagnostic::new("I2", format!("input `{name}` is missing: {why}")).help(format!("give `{name}` with the run"))
+}
+
+/// Row `k` of a table whose type was checked.
+fn row(table: &Tensor, ty: &TensorType, k: usize) -> Arc<Tensor> {
+    let n = strides(&table.sizes())[0];
+    let range = k * n..(k + 1) * n;
+    let data = match &table.data {
+        Data::F32(v) => Data::F32(v[range].to_vec()),
+        Data::F64(v) => Data::F64(v[range].to_vec()),
+        Data::I32(v) => Data::I32(v[range].to_vec()),
+        Data::U32(v) => Data::U32(v[range].to_vec()),
+        Data::Bool(v) => Data::Bool(v[range].to_vec()),
+    };
+    Arc::new(Tensor::new(ty.clone(), data))
+}
