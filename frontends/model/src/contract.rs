@@ -190,7 +190,10 @@ impl Tensor {
     pub fn conv(&self, kernel: &Tensor, options: &WindowOptions) -> Tensor {
         let Some(ty) = kernel.ty() else { return self.graph().poison() };
         let Some(size) = ty.shape.get().and_then(|s| s.get(2..).map(<[usize]>::to_vec)) else {
-            return self.fail(Diagnostic::new("M1", format!("a kernel {ty} for {}", self.shape())).expected_found("[O,C/groups,size…]", &ty.shape));
+            return self.fail(
+                Diagnostic::new("M1", format!("a kernel {ty} for {}", self.shape()))
+                    .expected_found("[O,C/groups,size…]", &ty.shape),
+            );
         };
         let kernel = kernel.unpacked();
         self.graph().push(options.window(WindowKind::Conv, &size), &[self, &kernel])

@@ -49,7 +49,8 @@ impl Tensor {
         let Some(axis) = self.axis(axis) else { return 1 };
         let dim = &self.shape().0[axis];
         dim.get().unwrap_or_else(|| {
-            self.graph.fail(Diagnostic::new("M3", format!("axis {axis} has the symbolic extent {dim}, a number is needed")));
+            self.graph
+                .fail(Diagnostic::new("M3", format!("axis {axis} has the symbolic extent {dim}, a number is needed")));
             1
         })
     }

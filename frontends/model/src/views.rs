@@ -73,7 +73,8 @@ impl Tensor {
     pub fn slice(&self, axis: isize, start: usize, end: usize, step: usize) -> Tensor {
         let Some(axis) = self.axis(axis) else { return self.graph().poison() };
         let Some(sizes) = self.shape().get() else {
-            return self.fail(Diagnostic::new("M3", format!("{} is sliced before its symbols are known", self.shape())));
+            return self
+                .fail(Diagnostic::new("M3", format!("{} is sliced before its symbols are known", self.shape())));
         };
         let (mut starts, mut ends) = (vec![0; sizes.len()], sizes);
         (starts[axis], ends[axis]) = (start, end);
@@ -100,7 +101,8 @@ impl Tensor {
             return vec![self.graph().poison(); n];
         }
         if n == 0 || !extent.is_multiple_of(n) {
-            let what = Diagnostic::new("M3", format!("axis {axis} of {} cannot be cut into {n} equal parts", self.shape()));
+            let what =
+                Diagnostic::new("M3", format!("axis {axis} of {} cannot be cut into {n} equal parts", self.shape()));
             return vec![self.fail(what.expected_found(format!("a multiple of {n}"), extent)); n];
         }
         let length = extent / n;
@@ -115,7 +117,8 @@ impl Tensor {
     pub fn split(&self, axis: isize, lengths: &[usize]) -> Vec<Tensor> {
         let (extent, sum) = (self.size(axis), lengths.iter().sum::<usize>());
         if self.id().is_some() && self.axis(axis).is_some() && extent != sum {
-            let what = Diagnostic::new("M3", format!("the parts {lengths:?} do not fill axis {axis} of {}", self.shape()));
+            let what =
+                Diagnostic::new("M3", format!("the parts {lengths:?} do not fill axis {axis} of {}", self.shape()));
             self.fail(what.expected_found(extent, sum));
             return vec![self.graph().poison(); lengths.len()];
         }

@@ -48,9 +48,9 @@ impl<'a> Fields<'a> {
             .expected_found(expected, found)
     }
     fn get(&self, name: &str) -> Result<&'a Value, Diagnostic> {
-        self.object.get(name).ok_or_else(|| {
-            Diagnostic::new("K1", format!("config of {}: the field `{name}` is missing", self.class))
-        })
+        self.object
+            .get(name)
+            .ok_or_else(|| Diagnostic::new("K1", format!("config of {}: the field `{name}` is missing", self.class)))
     }
     fn mistyped(&self, name: &str, expected: &str, found: &Value) -> Diagnostic {
         Diagnostic::new("K2", format!("config of {}: the field `{name}` is of another kind", self.class))

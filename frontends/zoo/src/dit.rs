@@ -96,11 +96,12 @@ impl DitConfig {
     }
     fn diffusers(fields: &Fields) -> Result<DitConfig, Diagnostic> {
         let flag = |name: &str, default: bool| if fields.has(name) { fields.flag(name) } else { Ok(default) };
-        let activation = match if fields.has("activation_fn") { fields.text("activation_fn")? } else { "gelu-approximate" } {
-            "gelu-approximate" => Activation::GeluTanh,
-            "gelu" => Activation::Gelu,
-            _ => return Err(fields.unsupported("activation_fn", "`gelu-approximate` or `gelu`")),
-        };
+        let activation =
+            match if fields.has("activation_fn") { fields.text("activation_fn")? } else { "gelu-approximate" } {
+                "gelu-approximate" => Activation::GeluTanh,
+                "gelu" => Activation::Gelu,
+                _ => return Err(fields.unsupported("activation_fn", "`gelu-approximate` or `gelu`")),
+            };
         if fields.has("norm_type") && fields.text("norm_type")? != "ada_norm_zero" {
             return Err(fields.unsupported("norm_type", "`ada_norm_zero`"));
         }
@@ -127,10 +128,16 @@ impl DitConfig {
             has_null_class: true,
         };
         if !hidden_size.is_multiple_of(4) {
-            let what = "the position table takes a hidden size (num_attention_heads · attention_head_dim) divisible by 4";
+            let what =
+                "the position table takes a hidden size (num_attention_heads · attention_head_dim) divisible by 4";
             return Err(Diagnostic::new("K5", what).expected_found("a multiple of 4", hidden_size));
         }
-        config.check(["num_attention_heads · attention_head_dim", "num_attention_heads", "sample_size", "patch_size"])?;
+        config.check([
+            "num_attention_heads · attention_head_dim",
+            "num_attention_heads",
+            "sample_size",
+            "patch_size",
+        ])?;
         Ok(config)
     }
     /// What no single field can tell; `names` are those of hidden size, heads, input size and patch size in the class.
@@ -245,7 +252,9 @@ impl Net<'_> {
             let size = self.config.input_size;
             let what = "the checkpoint's position table is made for another size";
             let found = format!("{}×{}", x.size(-2), x.size(-1));
-            return x.graph().fail(Diagnostic::new("M1", what).expected_found(format!("a latent of {size}×{size}"), found));
+            return x
+                .graph()
+                .fail(Diagnostic::new("M1", what).expected_found(format!("a latent of {size}×{size}"), found));
         }
         let tokens = self.patches("x_embedder.proj").forward(x) + w.weight("pos_embed", [1, side * side, d]);
         let t = TimestepEmbedding::new(&w.sub("t_embedder"), ["mlp.0", "mlp.2"], d, Sinusoid::dit()).forward(timestep);
@@ -307,7 +316,14 @@ impl Net<'_> {
         Mlp::new(Linear::new(first, d, inner), Linear::new(second, inner, d), activation)
     }
     /// h ← h + gate₁·attention(LN(h)·(1+scale₁)+shift₁); h ← h + gate₂·mlp(LN(h)·(1+scale₂)+shift₂).
-    fn block(&self, h: &Tensor, modulation: [Tensor; 6], attention: Attention, mlp: Mlp, mlp_norm: LayerNorm) -> Tensor {
+    fn block(
+        &self,
+        h: &Tensor,
+        modulation: [Tensor; 6],
+        attention: Attention,
+        mlp: Mlp,
+        mlp_norm: LayerNorm,
+    ) -> Tensor {
         let [shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp] = modulation;
         let attended = attention.forward(&modulate(&LayerNorm::plain(NORM_EPS).forward(h), &shift_attn, &scale_attn));
         let h = h + gate_attn * attended;

@@ -108,7 +108,8 @@ impl PatchEmbed {
             _ => None,
         };
         let (Some((h, w)), [b, c, ..]) = (grid, ty.shape.0.as_slice()) else {
-            let what = Diagnostic::new("M1", format!("an image cannot be cut into patches of {p}×{p} for a kernel {kernel}"));
+            let what =
+                Diagnostic::new("M1", format!("an image cannot be cut into patches of {p}×{p} for a kernel {kernel}"));
             return x.fail(what.expected_found(format!("[B,C,{p}·h,{p}·w] with the kernel's C"), ty.shape));
         };
         let pixels = &(c * &p) * &p;
