@@ -1,1 +1,36 @@
-//! (empty so far)
+//! Module to module passes, and the pipeline that orders them.
+//!
+//! A pass takes a verified module and gives a verified module of the same meaning; names and places of values are
+//! kept as far as the values are. Passes decide nothing about devices.
+
+mod canonicalize;
+mod dead_code;
+mod expand_composites;
+mod fold_constants;
+mod inline_calls;
+mod pipeline;
+mod rebuild;
+mod specialize;
+
+pub use canonicalize::Canonicalize;
+pub use dead_code::DeadCode;
+pub use expand_composites::ExpandComposites;
+pub use fold_constants::FoldConstants;
+pub use inline_calls::InlineCalls;
+pub use pipeline::{Options, passes, pipeline};
+pub use specialize::Specialize;
+
+use selvedge_ir::{Diagnostic, Module};
+
+/// A module to module transformation.
+pub trait Pass {
+    /// Its name, as in dumps and file tests.
+    fn name(&self) -> &'static str;
+    /// What it does, in one line.
+    fn summary(&self) -> &'static str;
+    /// The transformed module.
+    ///
+    /// # Errors
+    /// What in the module cannot be handled, with its place.
+    fn run(&self, module: Module) -> Result<Module, Diagnostic>;
+}

@@ -1,0 +1,29 @@
+//! `expand-composites`: only core operators are left.
+
+use crate::Pass;
+use crate::rebuild::rebuild;
+use selvedge_ir::{Diagnostic, Module};
+
+/// Replaces every composite by its expansion.
+pub struct ExpandComposites;
+
+impl Pass for ExpandComposites {
+    fn name(&self) -> &'static str {
+        "expand-composites"
+    }
+    fn summary(&self) -> &'static str {
+        "replaces composites by their expansions"
+    }
+    fn run(&self, mut module: Module) -> Result<Module, Diagnostic> {
+        for function in &mut module.functions {
+            *function = rebuild(function, |r, id, op, args| match op.expand(&mut r.to, args) {
+                Some(result) => {
+                    let place = r.from.value(id).places.first().copied();
+                    result.map_err(|e| e.diagnostic(op.kind().text()).at(place))
+                }
+                None => r.copy(op, args),
+            })?;
+        }
+        Ok(module)
+    }
+}
