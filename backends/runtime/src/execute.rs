@@ -1,0 +1,135 @@
+//! Functions: encoding them, and calling one with inputs of the host.
+
+use crate::error::RuntimeError;
+use crate::host::{HostTensor, Tensors};
+use crate::load::Session;
+use selvedge_bundle::manifest::{Port, Region};
+use std::collections::BTreeSet;
+
+impl Session {
+    /// Calls a function: uploads its inputs, runs it in one submit, and reads its outputs.
+    ///
+    /// Inputs and outputs are named as in the plan. Outputs may hold infinities and NaN; `run` is what refuses them.
+    ///
+    /// # Errors
+    /// An unknown function, inputs that are missing, unknown or of another type, or trouble with the device.
+    pub fn call(&mut self, function: &str, inputs: &Tensors) -> Result<Tensors, RuntimeError> {
+        let index = self.function_index(function)?;
+        let ports = self.plan.functions[index].inputs.clone();
+        self.write_inputs(&ports.iter().collect::<Vec<_>>(), inputs)?;
+        self.run_function(index)?;
+        let outputs = self.plan.functions[index].outputs.clone();
+        self.read_ports(&outputs)
+    }
+
+    /// Index of a function by name.
+    pub(crate) fn function_index(&self, name: &str) -> Result<usize, RuntimeError> {
+        self.plan.functions.iter().position(|f| f.name == name).ok_or_else(|| {
+            let known: Vec<_> = self.plan.functions.iter().map(|f| f.name.as_str()).collect();
+            RuntimeError::BadInput(format!("there is no function `{name}`; the plan has {}", known.join(", ")))
+        })
+    }
+
+    /// Runs `prepare`, if the schedule has one.
+    pub(crate) fn prepare(&mut self) -> Result<(), RuntimeError> {
+        match self.plan.schedule.as_ref().and_then(|s| s.prepare.clone()) {
+            Some(name) => self.run_function(self.function_index(&name)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs a function on what its regions hold, and waits.
+    pub(crate) fn run_function(&self, index: usize) -> Result<(), RuntimeError> {
+        let place = self.place(index);
+        let mut encoder = self.encoder(&self.plan.functions[index].name);
+        self.encode_function(&mut encoder, index);
+        let submission = self.gpu.submit(Some(encoder.finish()), &place)?;
+        self.gpu.wait(Some(submission), &place)
+    }
+
+    /// Records a function: one compute pass with its dispatches, then its copies.
+    pub(crate) fn encode_function(&self, encoder: &mut wgpu::CommandEncoder, index: usize) {
+        let function = &self.plan.functions[index];
+        if !function.dispatches.is_empty() {
+            let descriptor = wgpu::ComputePassDescriptor { label: Some(&function.name), timestamp_writes: None };
+            let mut pass = encoder.begin_compute_pass(&descriptor);
+            let mut current = None;
+            for (i, dispatch) in function.dispatches.iter().enumerate() {
+                if current != Some(dispatch.kernel) {
+                    pass.set_pipeline(self.pipeline(dispatch.kernel));
+                    current = Some(dispatch.kernel);
+                }
+                self.encode_dispatch(&mut pass, index, i);
+            }
+        }
+        self.encode_copies(encoder, index);
+    }
+
+    /// Records a dispatch; its pipeline is set.
+    pub(crate) fn encode_dispatch(&self, pass: &mut wgpu::ComputePass<'_>, function: usize, dispatch: usize) {
+        let [x, y, z] = self.plan.functions[function].dispatches[dispatch].groups;
+        pass.set_bind_group(0, &self.groups[function][dispatch], &[]);
+        pass.dispatch_workgroups(x, y, z);
+    }
+
+    /// Records the copies after a function's pass.
+    pub(crate) fn encode_copies(&self, encoder: &mut wgpu::CommandEncoder, index: usize) {
+        for copy in &self.plan.functions[index].copies {
+            self.encode_copy(encoder, &copy.source, &copy.destination);
+        }
+    }
+
+    /// What error messages call a function.
+    pub(crate) fn place(&self, index: usize) -> String {
+        format!("function `{}`", self.plan.functions[index].name)
+    }
+
+    /// Writes inputs to their ports. Two ports may have one name (an input that is also carried): both get it.
+    pub(crate) fn write_inputs(&self, ports: &[&Port], inputs: &Tensors) -> Result<(), RuntimeError> {
+        check_names("input", ports.iter().map(|p| p.name.as_str()), inputs)?;
+        // All are checked before the first is written.
+        let words = ports.iter().map(|port| Ok((*port, inputs[&port.name].to_words(port, None)?)));
+        for (port, words) in words.collect::<Result<Vec<_>, RuntimeError>>()? {
+            self.write_words(&port.regions, &words)?;
+        }
+        Ok(())
+    }
+
+    /// Reads ports; waits for everything submitted.
+    pub(crate) fn read_ports(&mut self, ports: &[Port]) -> Result<Tensors, RuntimeError> {
+        let regions: Vec<Region> = ports.iter().flat_map(|port| port.regions.iter().copied()).collect();
+        let words = self.read(&regions)?;
+        Ok(split_ports(ports, &words))
+    }
+}
+
+/// Words of ports, one after the other, as tensors.
+pub(crate) fn split_ports<'p>(ports: impl IntoIterator<Item = &'p Port>, words: &[u32]) -> Tensors {
+    let mut rest = words;
+    let mut tensors = Tensors::new();
+    for port in ports {
+        let length = port.regions.iter().map(|r| r.bytes as usize / 4).sum();
+        let (here, after) = rest.split_at(length);
+        rest = after;
+        tensors.insert(port.name.clone(), HostTensor::from_words(port, here.to_vec()));
+    }
+    tensors
+}
+
+/// Names given must be the names expected; all that differ are listed.
+pub(crate) fn check_names<'p>(
+    what: &str,
+    expected: impl Iterator<Item = &'p str>,
+    given: &Tensors,
+) -> Result<(), RuntimeError> {
+    let expected: BTreeSet<&str> = expected.collect();
+    let missing: Vec<_> = expected.iter().filter(|name| !given.contains_key(**name)).copied().collect();
+    let unknown: Vec<_> = given.keys().map(String::as_str).filter(|name| !expected.contains(name)).collect();
+    if missing.is_empty() && unknown.is_empty() {
+        return Ok(());
+    }
+    let list = |names: &[&str]| if names.is_empty() { "none".to_string() } else { format!("`{}`", names.join("`, `")) };
+    let all: Vec<_> = expected.into_iter().collect();
+    let (missing, unknown) = (list(&missing), list(&unknown));
+    Err(RuntimeError::BadInput(format!("{what}s: missing {missing}, unknown {unknown}; expected {}", list(&all))))
+}

@@ -1,0 +1,172 @@
+//! Measuring: the time of each dispatch, and of a whole function.
+
+use crate::error::RuntimeError;
+use crate::load::Session;
+use std::time::Instant;
+
+/// Queries that a query set may hold, by WebGPU's limit.
+const QUERIES: usize = 4096;
+
+/// Device time of each dispatch of a function.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Profile {
+    /// The function.
+    pub function: String,
+    /// True if the times are the device's own; otherwise they are wall time around submit and wait, overhead included.
+    pub timestamps: bool,
+    /// In order.
+    pub dispatches: Vec<DispatchTime>,
+}
+
+/// The time of a dispatch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DispatchTime {
+    /// Value and operators: `%12 contract+map`.
+    pub label: String,
+    /// The kernel's name.
+    pub kernel: String,
+    /// Call sites of the model code.
+    pub origins: Vec<String>,
+    /// Milliseconds.
+    pub ms: f64,
+    /// Floating-point operations.
+    pub flops: u64,
+    /// Bytes read and written, each once.
+    pub bytes: u64,
+}
+
+/// Wall times of a function around submit and wait, in milliseconds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bench {
+    /// The first run, not among the samples: drivers may compile in it.
+    pub first: f64,
+    /// All further runs, in order.
+    pub samples: Vec<f64>,
+    /// Their median.
+    pub median: f64,
+    /// Their least.
+    pub min: f64,
+    /// Their spread: the distance between the quartiles.
+    pub spread: f64,
+}
+
+impl Session {
+    /// Runs a function on what its regions hold, each dispatch in a pass of its own, and times the passes.
+    ///
+    /// # Errors
+    /// An unknown function or device trouble.
+    pub fn profile(&mut self, function: &str) -> Result<Profile, RuntimeError> {
+        let index = self.function_index(function)?;
+        let timestamps = self.gpu.facts().timestamps;
+        let count = self.plan.functions[index].dispatches.len();
+        let mut times = Vec::with_capacity(count);
+        if timestamps {
+            for start in (0..count).step_by(QUERIES / 2) {
+                times.extend(self.time_on_device(index, start..count.min(start + QUERIES / 2))?);
+            }
+        } else {
+            for dispatch in 0..count {
+                let begin = Instant::now();
+                self.run_passes(index, dispatch..dispatch + 1, None)?;
+                times.push(begin.elapsed().as_secs_f64() * 1e3);
+            }
+        }
+        let mut encoder = self.encoder("profile");
+        self.encode_copies(&mut encoder, index);
+        let submission = self.gpu.submit(Some(encoder.finish()), "profiling")?;
+        self.gpu.wait(Some(submission), "profiling")?;
+        let dispatches = self.plan.functions[index].dispatches.iter().zip(times).map(|(dispatch, ms)| DispatchTime {
+            label: dispatch.label.clone(),
+            kernel: self.kernels[dispatch.kernel as usize].clone(),
+            origins: dispatch.origins.clone(),
+            ms,
+            flops: dispatch.flops,
+            bytes: dispatch.bytes,
+        });
+        Ok(Profile { function: function.to_string(), timestamps, dispatches: dispatches.collect() })
+    }
+
+    /// Runs a function once and then `repeats` times (at least once) on what its regions hold.
+    ///
+    /// # Errors
+    /// An unknown function or device trouble.
+    pub fn bench(&mut self, function: &str, repeats: usize) -> Result<Bench, RuntimeError> {
+        let index = self.function_index(function)?;
+        let time = || {
+            let begin = Instant::now();
+            self.run_function(index)?;
+            Ok::<f64, RuntimeError>(begin.elapsed().as_secs_f64() * 1e3)
+        };
+        let first = time()?;
+        let samples = (0..repeats.max(1)).map(|_| time()).collect::<Result<Vec<_>, _>>()?;
+        Ok(Bench::new(first, samples))
+    }
+
+    /// Milliseconds of some dispatches, by timestamps at the ends of their passes.
+    fn time_on_device(&mut self, index: usize, range: std::ops::Range<usize>) -> Result<Vec<f64>, RuntimeError> {
+        let count = range.len() as u32 * 2;
+        let bytes = u64::from(count) * 8;
+        let (queries, resolved) = self.gpu.scoped("timestamps", bytes, || {
+            let queries = self.gpu.device.create_query_set(&wgpu::QuerySetDescriptor {
+                label: Some("profile"),
+                ty: wgpu::QueryType::Timestamp,
+                count,
+            });
+            let resolved = self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("profile"),
+                size: bytes,
+                usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+                mapped_at_creation: false,
+            });
+            (queries, resolved)
+        })?;
+        self.run_passes(index, range, Some(&queries))?;
+        let staging = self.staging.take(&self.gpu, bytes)?;
+        let mut encoder = self.encoder("timestamps");
+        encoder.resolve_query_set(&queries, 0..count, &resolved, 0);
+        encoder.copy_buffer_to_buffer(&resolved, 0, &staging, 0, bytes);
+        let submission = self.gpu.submit(Some(encoder.finish()), "profiling")?;
+        let reading = self.staging.map(staging, bytes);
+        self.gpu.wait(Some(submission), "profiling")?;
+        let words = self.staging.finish(&self.gpu, reading)?;
+        let ticks: Vec<u64> = words.chunks_exact(2).map(|w| u64::from(w[0]) | u64::from(w[1]) << 32).collect();
+        let period = f64::from(self.gpu.queue.get_timestamp_period()); // nanoseconds of a tick
+        Ok(ticks.chunks_exact(2).map(|t| t[1].saturating_sub(t[0]) as f64 * period * 1e-6).collect())
+    }
+
+    /// Runs dispatches in passes of their own and waits; pass k writes queries 2k and 2k + 1.
+    fn run_passes(
+        &self,
+        index: usize,
+        range: std::ops::Range<usize>,
+        queries: Option<&wgpu::QuerySet>,
+    ) -> Result<(), RuntimeError> {
+        let mut encoder = self.encoder("profile");
+        for (k, dispatch) in (0..).zip(range) {
+            let timestamp_writes = queries.map(|query_set| wgpu::ComputePassTimestampWrites {
+                query_set,
+                beginning_of_pass_write_index: Some(2 * k),
+                end_of_pass_write_index: Some(2 * k + 1),
+            });
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
+            pass.set_pipeline(self.pipeline(self.plan.functions[index].dispatches[dispatch].kernel));
+            self.encode_dispatch(&mut pass, index, dispatch);
+        }
+        let submission = self.gpu.submit(Some(encoder.finish()), "profiling")?;
+        self.gpu.wait(Some(submission), "profiling")
+    }
+}
+
+impl Bench {
+    fn new(first: f64, samples: Vec<f64>) -> Bench {
+        let mut sorted = samples.clone();
+        sorted.sort_by(f64::total_cmp);
+        let quantile = |q: f64| {
+            let place = q * (sorted.len() - 1) as f64;
+            let (low, high) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
+            low + (high - low) * place.fract()
+        };
+        let (median, min, spread) = (quantile(0.5), quantile(0.0), quantile(0.75) - quantile(0.25));
+        Bench { first, samples, median, min, spread }
+    }
+}
