@@ -1,7 +1,7 @@
 // Batched matrix product, subgroup delivery: a workgroup is one subgroup of WIDTH lanes and owns RM rows × WIDTH·RN
 // columns of C; lanes load different rows of A and hand them out, and load their own columns of B.
 // Constants: BATCH, M, N, K, FROM..TO of K; RM, RN, WIDTH; TILES_M × TILES_N workgroups a batch, down M first; GROUPS_X.
-// Generated: Tile, step, finish, LAST_N.
+// Generated: Tile, Row, step, take_row, LAST_N.
 // Hooks: load_a(batch, m, k), load_b(batch, k, n), store(batch, m, n, value), partial(batch, m, n).
 
 // Columns between the fours that one lane owns.
@@ -20,17 +20,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
     for (var k = FROM; k < TO; k += 4u) {
         step(&c, batch, m, n, k, lane);
     }
-    var values: Tile;
-    finish(&c, &values);
-    for (var i = 0u; i < RM * RN; i++) {
-        let row = m + i / RN;
-        let column = n + i % RN / 4u * STRIDE_N + i % 4u;
-        if row < M && column < N {
-            var value = values[i / 4u][i % 4u];
-            if FROM > 0u {
-                value += partial(batch, row, column);
+    for (var i = 0u; i < RM; i++) {
+        var values = take_row(&c);
+        for (var j = 0u; j < RN; j++) {
+            let row = m + i;
+            let column = n + j / 4u * STRIDE_N + j % 4u;
+            if row < M && column < N {
+                var value = values[j / 4u][j % 4u];
+                if FROM > 0u {
+                    value += partial(batch, row, column);
+                }
+                store(batch, row, column, value);
             }
-            store(batch, row, column, value);
         }
     }
 }

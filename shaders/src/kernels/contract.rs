@@ -145,6 +145,6 @@ impl Kernel for Contract {
         self.product.groups(self.rows(), self.columns())
     }
     fn iterations(&self) -> u64 {
-        self.product.steps() + (self.rm * self.rn) as u64
+        self.product.steps() + (self.rm * (1 + self.rn)) as u64
     }
 }

@@ -15,8 +15,8 @@ pub enum Delivery {
     },
 }
 
-/// The functions `step` (adds 4 consecutive k to an invocation's tile) and `finish` (hands the tile over to an
-/// array that may be indexed dynamically: an array that is ever so indexed does not stay in registers).
+/// The functions `step`, which adds 4 consecutive k to an invocation's tile, and `take_row`, which gives the tile's first
+/// row and moves the others up: so the tile is only ever indexed by constants, without which it would not stay in registers.
 ///
 /// The tile is `rm` rows of `rn / 4` vec4, row by row. Memory access comes first, arithmetic is unrolled.
 pub(crate) fn step(rm: u32, rn: u32, order: BOrder, delivery: Delivery) -> String {
@@ -27,6 +27,7 @@ pub(crate) fn step(rm: u32, rn: u32, order: BOrder, delivery: Delivery) -> Strin
         out.push('\n');
     };
     line(format_args!("alias Tile = array<vec4<f32>, {}>;", rm * quads));
+    line(format_args!("alias Row = array<vec4<f32>, {quads}>;"));
     match delivery {
         Delivery::Direct => {
             line(format_args!("fn step(c: ptr<function, Tile>, batch: u32, m: u32, n: u32, k: u32) {{"));
@@ -73,10 +74,15 @@ pub(crate) fn step(rm: u32, rn: u32, order: BOrder, delivery: Delivery) -> Strin
         }
     }
     line(format_args!("}}"));
-    line(format_args!("fn finish(c: ptr<function, Tile>, values: ptr<function, Tile>) {{"));
-    for at in 0..rm * quads {
-        line(format_args!("    (*values)[{at}] = (*c)[{at}];"));
+    line(format_args!("fn take_row(c: ptr<function, Tile>) -> Row {{"));
+    for q in 0..quads {
+        line(format_args!("    let row{q} = (*c)[{q}];"));
     }
+    for at in 0..(rm - 1) * quads {
+        line(format_args!("    (*c)[{at}] = (*c)[{}];", at + quads));
+    }
+    let row: Vec<String> = (0..quads).map(|q| format!("row{q}")).collect();
+    line(format_args!("    return Row({});", row.join(", ")));
     line(format_args!("}}"));
     match order {
         BOrder::NContiguous => line(format_args!("const LAST_N: u32 = (N - 1u) / 4u * 4u;")),
