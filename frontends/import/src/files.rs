@@ -1,0 +1,162 @@
+//! Finding things in folders: JSON files, and the safetensors files of a checkpoint.
+
+use crate::checkpoint::Checkpoint;
+use crate::storage::Storage;
+use selvedge_ir::{Diagnostic, Diagnostics};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Reads a JSON file.
+///
+/// # Errors
+/// It is not there, cannot be read, or is not JSON (with line and column).
+pub fn read_json(path: &Path) -> Result<Value, Diagnostic> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Diagnostic::new("import", format!("`{shown}` is missing"))
+            .help("a model folder holds its configuration beside the safetensors files"),
+        _ => Diagnostic::new("import", format!("cannot read `{shown}`: {e}")),
+    })?;
+    parse_json(&shown.to_string(), &text)
+}
+
+/// Parses JSON that came from `origin`; it has to be an object.
+///
+/// # Errors
+/// It is not JSON, or not an object.
+pub fn parse_json(origin: &str, text: &str) -> Result<Value, Diagnostic> {
+    let value: Value = serde_json::from_str(text).map_err(|e| {
+        Diagnostic::new("import", format!("`{origin}` is not valid JSON: {e}")).help("correct the file or fetch it again")
+    })?;
+    if value.is_object() {
+        return Ok(value);
+    }
+    Err(Diagnostic::new("import", format!("`{origin}` does not hold an object")).expected_found("{ … }", brief(&value)))
+}
+
+/// A text field of a configuration.
+///
+/// # Errors
+/// It is missing or not text.
+pub fn text_field<'a>(origin: &str, config: &'a Value, field: &str) -> Result<&'a str, Diagnostic> {
+    match config.get(field) {
+        Some(Value::String(text)) => Ok(text),
+        Some(other) => Err(Diagnostic::new("import", format!("field `{field}` of `{origin}` has a wrong kind"))
+            .expected_found("text", brief(other))),
+        None => Err(Diagnostic::new("import", format!("field `{field}` is missing in `{origin}`"))
+            .expected_found(format!("a field `{field}`"), "none")),
+    }
+}
+
+/// A value, cut to a length that fits a message.
+pub fn brief(value: &Value) -> String {
+    let text = value.to_string();
+    if text.chars().count() <= 60 { text } else { format!("{}…", text.chars().take(60).collect::<String>()) }
+}
+
+/// Opens the checkpoint of a model folder: the files of an index (`*.safetensors.index.json`), else its only safetensors file.
+/// `io.safetensors` is a recorded case, never a checkpoint.
+///
+/// # Errors
+/// No checkpoint, several without an index, a shard of the index that is missing or lacks a tensor, a damaged file.
+pub fn open_checkpoint(folder: &Path) -> Result<Checkpoint, Diagnostics> {
+    let names = list(folder)?;
+    let indices: Vec<&PathBuf> = names.iter().filter(|p| ends_with(p, ".safetensors.index.json")).collect();
+    if let [index] = indices.as_slice() {
+        return open_shards(folder, index);
+    }
+    let files: Vec<&PathBuf> =
+        names.iter().filter(|p| ends_with(p, ".safetensors") && !ends_with(p, "io.safetensors")).collect();
+    let shown = folder.display();
+    match (files.as_slice(), indices.len()) {
+        ([file], 0) => Checkpoint::open_file(file),
+        ([], 0) => Err(Diagnostic::new("import", format!("no weights in `{shown}`"))
+            .expected_found("one `*.safetensors` file, or shards with `*.safetensors.index.json`", found(&names))
+            .help("give the folder that holds config.json and the weights")
+            .into()),
+        (many, _) => {
+            let list = if indices.is_empty() { many } else { &indices };
+            let list: Vec<String> = list.iter().map(|p| file_name(p)).collect();
+            Err(Diagnostic::new("import", format!("several checkpoints in `{shown}`"))
+                .expected_found("one safetensors file or one index", list.join(", "))
+                .help("keep one of them in the folder")
+                .into())
+        }
+    }
+}
+
+fn open_shards(folder: &Path, index: &Path) -> Result<Checkpoint, Diagnostics> {
+    let json = read_json(index)?;
+    let shown = index.display();
+    let Some(map) = json.get("weight_map").and_then(Value::as_object) else {
+        return Err(Diagnostic::new("import", format!("`{shown}` has no `weight_map`"))
+            .expected_found("an object from tensor names to file names", "none")
+            .into());
+    };
+    let mut problems = Vec::new();
+    let mut shards = BTreeSet::new();
+    for (tensor, file) in map {
+        match file.as_str() {
+            // A shard lies beside its index; anything else is not followed.
+            Some(name) if Path::new(name).components().count() == 1 && !name.starts_with("..") => {
+                shards.insert(name);
+            }
+            _ => problems.push(
+                Diagnostic::new("import", format!("`{shown}` places tensor `{tensor}` in no file of the folder"))
+                    .expected_found("a file name", brief(file)),
+            ),
+        }
+    }
+    let mut files = Vec::new();
+    for shard in shards {
+        match Storage::open(&folder.join(shard)) {
+            Ok(file) => files.push(file),
+            Err(e) => problems.push(e),
+        }
+    }
+    if problems.is_empty() {
+        for (tensor, file) in map {
+            let at = file.as_str().map(|f| folder.join(f).display().to_string()).unwrap_or_default();
+            if !files.iter().any(|f| f.origin == at && f.entries().contains_key(tensor)) {
+                problems.push(
+                    Diagnostic::new("import", format!("tensor `{tensor}` is not in the shard that `{shown}` names"))
+                        .expected_found(format!("it in `{at}`"), "nothing of this name"),
+                );
+            }
+        }
+    }
+    if problems.is_empty() { Checkpoint::new(files) } else { Err(Diagnostics(problems)) }
+}
+
+/// The entries of a folder, sorted.
+///
+/// # Errors
+/// It is not there, or no folder.
+pub fn list(folder: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
+    let shown = folder.display();
+    let cannot = |e: std::io::Error| Diagnostic::new("import", format!("cannot read the folder `{shown}`: {e}"));
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(cannot)? {
+        paths.push(entry.map_err(cannot)?.path());
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// What a folder holds, for messages.
+pub fn found(paths: &[PathBuf]) -> String {
+    let names: Vec<String> = paths.iter().take(8).map(|p| file_name(p)).collect();
+    match (names.is_empty(), paths.len() > 8) {
+        (true, _) => "an empty folder".to_string(),
+        (false, more) => format!("{}{}", names.join(", "), if more { ", …" } else { "" }),
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn ends_with(path: &Path, end: &str) -> bool {
+    file_name(path).ends_with(end)
+}

@@ -1,0 +1,245 @@
+//! Models from folders, and from what is shipped.
+
+use crate::checkpoint::Checkpoint;
+use crate::dit::{self, Dit};
+use crate::files::{found, list, open_checkpoint, parse_json, read_json, text_field};
+use crate::pipeline;
+use crate::storage::Storage;
+use selvedge_ir::module::WeightDecl;
+use selvedge_ir::{DType, Diagnostic, Diagnostics, TensorType};
+use selvedge_zoo::digits;
+use selvedge_zoo::dit::{DitConfig, expected_weights};
+use selvedge_zoo::guidance::Guided;
+use selvedge_zoo::program::{Decoder, PipelineInfo, Program};
+use selvedge_zoo::samplers::Sampler;
+use selvedge_zoo::sampling::{Guidance, sampling_module};
+use serde_json::Value;
+use std::path::Path;
+
+/// Names of the models that come with the program.
+pub const SHIPPED: [&str; 1] = ["digits"];
+
+/// Classes of a `config.json` that can be loaded.
+pub const CLASSES: [&str; 2] = ["DiT", "DiTTransformer2DModel"];
+
+/// A model: what it is, its weights, and how it is sampled.
+#[derive(Clone, Debug)]
+pub struct LoadedModel {
+    /// Its name: the folder's, or the shipped one.
+    pub name: String,
+    /// What it is.
+    pub architecture: Architecture,
+    /// Its weights; they fit the architecture.
+    pub checkpoint: Checkpoint,
+    /// How it is sampled.
+    pub sampling: Sampling,
+}
+
+/// The architectures.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Architecture {
+    /// The class-conditional diffusion transformer, in both key layouts.
+    Dit(DitConfig),
+}
+
+/// How a model is sampled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    /// The sampler.
+    pub sampler: Sampler,
+    /// Steps of a run that does not say.
+    pub default_steps: usize,
+    /// Guidance of a run that does not say.
+    pub default_guidance_scale: f64,
+    /// Guided channels.
+    pub guided: Guided,
+    /// Guidance below 1 is raised to 1.
+    pub guidance_floor: bool,
+    /// Label of the unconditional evaluation; without one there is no guidance.
+    pub null_class: Option<usize>,
+    /// Values of black and white.
+    pub pixel_range: [f64; 2],
+    /// What turns latents into a picture.
+    pub decoder: Decoder,
+}
+
+impl Sampling {
+    /// The defaults of diffusers' DiTPipeline with a scheduler.
+    pub fn diffusers(sampler: Sampler, null_class: Option<usize>, decoder: Decoder) -> Sampling {
+        Sampling {
+            sampler,
+            default_steps: 50,
+            default_guidance_scale: 4.0,
+            guided: Guided::All,
+            guidance_floor: true,
+            null_class,
+            pixel_range: [-1.0, 1.0],
+            decoder,
+        }
+    }
+}
+
+/// What is chosen when a program is built.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProgramOptions {
+    /// Images made by one run.
+    pub batch: usize,
+    /// Another sampler than the model's own.
+    pub sampler: Option<Sampler>,
+    /// Evaluate with guidance (if the model has a null class).
+    pub guidance: bool,
+}
+
+impl Default for ProgramOptions {
+    fn default() -> ProgramOptions {
+        ProgramOptions { batch: 1, sampler: None, guidance: true }
+    }
+}
+
+/// Loads a model by shipped name or folder: `config.json` with safetensors beside it (a fixture, the original layout, a
+/// diffusers component), or a diffusers pipeline (`model_index.json`).
+///
+/// # Errors
+/// Everything that is wrong with the configuration or, all together, with the checkpoint.
+pub fn load(model: &str) -> Result<LoadedModel, Diagnostics> {
+    if SHIPPED.contains(&model) { shipped_digits() } else { load_folder(Path::new(model)) }
+}
+
+/// Loads a model from a folder.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_folder(folder: &Path) -> Result<LoadedModel, Diagnostics> {
+    let shown = folder.display();
+    if folder.is_file() {
+        return Err(Diagnostic::new("import", format!("`{shown}` is a file"))
+            .expected_found("a model folder or a shipped name", "a file")
+            .help("give the folder that holds config.json and the weights")
+            .into());
+    }
+    if !folder.exists() {
+        return Err(Diagnostic::new("import", format!("there is no model `{shown}`"))
+            .expected_found(format!("a folder or a shipped name ({})", SHIPPED.join(", ")), "neither")
+            .into());
+    }
+    if folder.join("model_index.json").exists() {
+        return pipeline::load(folder);
+    }
+    let config = folder.join("config.json");
+    if !config.exists() {
+        return Err(Diagnostic::new("import", format!("`{shown}` is no model folder"))
+            .expected_found("config.json with safetensors, or model_index.json", found(&list(folder)?))
+            .into());
+    }
+    let json = read_json(&config)?;
+    let name = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_else(|| "model".into());
+    let architecture = Architecture::read(&config.display().to_string(), &json)?;
+    let sampling = architecture.sampling(&config.display().to_string(), &json)?;
+    LoadedModel::new(name, architecture, open_checkpoint(folder)?, sampling)
+}
+
+fn shipped_digits() -> Result<LoadedModel, Diagnostics> {
+    let json = parse_json("digits: config.json", digits::CONFIG)?;
+    let architecture = Architecture::read("digits: config.json", &json)?;
+    let sampling = architecture.sampling("digits: config.json", &json)?;
+    let checkpoint = Checkpoint::new(vec![Storage::embedded("digits: model.safetensors", digits::MODEL)?])?;
+    LoadedModel::new("digits".into(), architecture, checkpoint, sampling)
+}
+
+impl Architecture {
+    /// Reads a `config.json` by its class.
+    ///
+    /// # Errors
+    /// The class is missing or unknown, a field is missing or wrong.
+    pub fn read(origin: &str, json: &Value) -> Result<Architecture, Diagnostic> {
+        let class = text_field(origin, json, "_class_name")?;
+        if !CLASSES.contains(&class) {
+            return Err(Diagnostic::new("import", format!("unknown model class in `{origin}`"))
+                .expected_found(CLASSES.join(" or "), format!("`{class}`"))
+                .help("this architecture is not supported yet"));
+        }
+        DitConfig::from_json(json).map(Architecture::Dit).map_err(|mut e| {
+            e.message = format!("{} (in `{origin}`)", e.message);
+            e
+        })
+    }
+    fn sampling(&self, origin: &str, json: &Value) -> Result<Sampling, Diagnostic> {
+        match self {
+            Architecture::Dit(config) => dit::sampling(origin, json, config),
+        }
+    }
+    /// Names and types of all weights; dtypes are those of the checkpoint (f32 where it has none).
+    fn weights(&self, checkpoint: &Checkpoint) -> Result<Vec<WeightDecl>, Diagnostics> {
+        let shapes = match self {
+            Architecture::Dit(config) => expected_weights(config)?,
+        };
+        Ok(shapes
+            .into_iter()
+            .map(|(name, shape)| {
+                let ty = TensorType { dtype: checkpoint.dtype(&name).unwrap_or(DType::F32), shape };
+                WeightDecl { name, ty }
+            })
+            .collect())
+    }
+    fn ignored(&self, name: &str) -> bool {
+        match self {
+            Architecture::Dit(config) => dit::ignored(config, name),
+        }
+    }
+}
+
+impl LoadedModel {
+    /// A model from its parts; the checkpoint is compared with the architecture.
+    ///
+    /// # Errors
+    /// All differences together.
+    pub fn new(
+        name: String,
+        architecture: Architecture,
+        checkpoint: Checkpoint,
+        sampling: Sampling,
+    ) -> Result<LoadedModel, Diagnostics> {
+        checkpoint.check(&architecture.weights(&checkpoint)?, |n| architecture.ignored(n))?;
+        Ok(LoadedModel { name, architecture, checkpoint, sampling })
+    }
+    /// Tells the dtype of each weight to a module builder.
+    pub fn stored(&self) -> impl Fn(&str) -> Option<DType> + use<> {
+        let checkpoint = self.checkpoint.clone();
+        move |name| checkpoint.dtype(name)
+    }
+    /// The whole sampling program.
+    ///
+    /// # Errors
+    /// A batch of 0; what the model code finds wrong.
+    pub fn program(&self, options: &ProgramOptions) -> Result<Program, Diagnostics> {
+        if options.batch == 0 {
+            return Err(Diagnostic::new("import", "a program makes at least one image").expected_found("a batch of 1 or more", 0).into());
+        }
+        let Architecture::Dit(config) = &self.architecture;
+        let s = &self.sampling;
+        let sampler = options.sampler.clone().unwrap_or_else(|| s.sampler.clone());
+        let guidance = match s.null_class.filter(|_| options.guidance) {
+            Some(null_class) => Guidance::On { guided: s.guided, null_class },
+            None => Guidance::Off,
+        };
+        let module = sampling_module(&self.name, &Dit(config), &sampler, guidance, options.batch, self.stored())?;
+        let latent_shape = [config.in_channels, config.input_size, config.input_size];
+        let info = PipelineInfo {
+            name: self.name.clone(),
+            family: "dit".into(),
+            batch: options.batch,
+            latent_shape,
+            image_shape: (s.decoder == Decoder::Pixels).then_some(latent_shape),
+            pixel_range: s.pixel_range,
+            num_classes: config.num_classes,
+            null_class: s.null_class.unwrap_or(config.num_classes),
+            guided: (guidance != Guidance::Off).then_some(s.guided),
+            guidance_floor: s.guidance_floor,
+            default_steps: s.default_steps,
+            default_guidance_scale: if guidance == Guidance::Off { 1.0 } else { s.default_guidance_scale },
+            sampler,
+            decoder: s.decoder.clone(),
+        };
+        Ok(Program { module, info })
+    }
+}
