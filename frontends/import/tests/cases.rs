@@ -1,0 +1,84 @@
+//! Every recorded case of the repository, through the reference interpreter.
+
+use selvedge_import::cases::{self, Case};
+use selvedge_ir::dtype::Class;
+use selvedge_ir::{Interpreter, Tensor, verify::verify};
+use std::path::{Path, PathBuf};
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
+}
+
+/// ‖got − want‖ / ‖want‖; infinite unless shapes and, for integers, values agree.
+fn distance(got: &Tensor, want: &Tensor) -> f64 {
+    if got.ty.shape != want.ty.shape || got.ty.dtype.class() != want.ty.dtype.class() {
+        return f64::INFINITY;
+    }
+    let (g, w) = (got.to_f64(), want.to_f64());
+    if want.ty.dtype.class() != Class::Float {
+        return if g == w { 0.0 } else { f64::INFINITY };
+    }
+    let square = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
+    let gap = square(&mut g.iter().zip(&w).map(|(g, w)| g - w));
+    let norm = square(&mut w.iter().copied());
+    if norm > 0.0 { gap / norm } else { gap }
+}
+
+fn check(case: &Case, outputs: &[&str]) {
+    let mut seen = Vec::new();
+    for run in &case.runs {
+        verify(&run.module).unwrap_or_else(|e| panic!("{} {}: {e}", case.name, run.name));
+        let output = Interpreter::new(&run.module, &run.weights)
+            .run(&run.run, &mut |_| {})
+            .unwrap_or_else(|e| panic!("{} {}: {e}", case.name, run.name));
+        for expected in &run.expected {
+            let got = run.got(expected, &output).unwrap();
+            let gap = distance(&got, &expected.want);
+            eprintln!("{} {}: rel_l2 {gap:.2e}", case.name, expected.name);
+            assert!(gap <= expected.tolerance, "{} {}: rel_l2 {gap:.2e}", case.name, expected.name);
+            seen.push(expected.name.as_str());
+        }
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, outputs, "{}", case.name);
+}
+
+fn fixture(name: &str, outputs: &[&str]) {
+    let case = cases::open(&fixtures().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+    assert_eq!(case.unsupported, [], "{name}");
+    check(&case, outputs);
+}
+
+#[test]
+fn schedulers() {
+    fixture("scheduler-ddim", &["timesteps", "trajectory"]);
+    fixture("scheduler-ddpm", &["timesteps", "trajectory"]);
+    fixture("scheduler-flow-euler", &["sigmas", "timesteps", "trajectory"]);
+}
+
+#[test]
+fn spaced_diffusion() {
+    for name in ["ddim", "ddim-eta", "ddpm", "ddpm-cosine", "ddpm-fixedlarge", "ddpm-noclip"] {
+        let outputs = ["betas", "model_timesteps", "posterior_variance", "pred_xstart", "trajectory"];
+        fixture(&format!("dit-sampler-{name}"), &outputs);
+    }
+}
+
+#[test]
+fn forwards() {
+    fixture("dit", &["sample"]);
+    fixture("dit-original", &["cfg_out", "out"]);
+    fixture("dit-original-nosigma", &["cfg_out", "out"]);
+}
+
+#[test]
+fn sampling_loops() {
+    fixture("dit-sampling", &["trajectory_ddim", "trajectory_ddpm"]);
+}
+
+#[test]
+fn pipeline_up_to_its_latents() {
+    let case = cases::open(&fixtures().join("pipeline-dit")).unwrap();
+    check(&case, &["latents"]);
+    assert_eq!(case.unsupported[0].0, "image");
+}
