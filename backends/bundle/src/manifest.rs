@@ -125,6 +125,10 @@ impl Plan {
     pub fn peak_bytes(&self) -> u64 {
         self.buffers.iter().map(|b| b.bytes).sum()
     }
+    /// The dispatches of all functions.
+    pub fn dispatches(&self) -> impl Iterator<Item = &Dispatch> {
+        self.functions.iter().flat_map(|f| &f.dispatches)
+    }
 }
 
 /// A device buffer.

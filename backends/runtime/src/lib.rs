@@ -24,6 +24,7 @@ mod execute;
 mod health;
 mod host;
 mod load;
+mod pipelines;
 mod profile;
 mod run;
 mod transfer;

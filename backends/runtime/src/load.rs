@@ -2,14 +2,13 @@
 
 use crate::device::{DeviceFacts, Gpu, unmet};
 use crate::error::{Missing, RuntimeError};
+use crate::pipelines::{Layouts, bind_groups, create_pipelines};
 use crate::transfer::{Staging, Upload, new_buffer};
-use crate::trusted;
-use selvedge_bundle::manifest::{Access, Dispatch, Link, Manifest, Plan, Region, Weight};
+use selvedge_bundle::manifest::{Access, Link, Manifest, Plan, Weight};
 use selvedge_bundle::{Bundle, WeightBytes};
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 
 /// Gives the bytes of a weight that was left in its checkpoint, or says why it cannot.
 pub type Linked<'o> = &'o dyn Fn(&Weight, &Link) -> Result<Cow<'o, [u8]>, String>;
@@ -76,6 +75,12 @@ pub struct Session {
     pub(crate) bounce: Option<wgpu::Buffer>,
     /// Table rows of the last run, kept for the next.
     pub(crate) tables: Option<wgpu::Buffer>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Session({} on {})", self.plan.size, self.gpu.facts())
+    }
 }
 
 impl Session {
@@ -192,7 +197,7 @@ impl Session {
 fn lacking(manifest: &Manifest, plan: &Plan, facts: &DeviceFacts) -> Vec<Missing> {
     let mut missing = unmet(&manifest.target, facts);
     for (axis, name) in ["X", "Y", "Z"].iter().enumerate() {
-        let kernels = dispatches(plan).map(|d| manifest.kernels[d.kernel as usize].workgroup[axis]);
+        let kernels = plan.dispatches().map(|d| manifest.kernels[d.kernel as usize].workgroup[axis]);
         let required = kernels.max().unwrap_or(0);
         if required > facts.workgroup_size[axis] {
             let what = format!("maxComputeWorkgroupSize{name}");
@@ -201,10 +206,6 @@ fn lacking(manifest: &Manifest, plan: &Plan, facts: &DeviceFacts) -> Vec<Missing
         }
     }
     missing
-}
-
-fn dispatches(plan: &Plan) -> impl Iterator<Item = &Dispatch> {
-    plan.functions.iter().flat_map(|f| &f.dispatches)
 }
 
 /// Streams weights to their places. Each is hashed before its first byte is sent.
@@ -247,186 +248,4 @@ fn upload_weights(
         }
     }
     upload.flush()
-}
-
-/// Bind group layouts and pipeline layouts, one for each list of accesses.
-struct Layouts {
-    by_accesses: HashMap<Vec<Access>, (wgpu::BindGroupLayout, wgpu::PipelineLayout)>,
-    accesses: Vec<Vec<Access>>,
-}
-
-impl Layouts {
-    fn new(gpu: &Gpu, manifest: &Manifest) -> Result<Layouts, RuntimeError> {
-        let accesses: Vec<_> = manifest.kernels.iter().map(|k| k.bindings.clone()).collect();
-        let mut by_accesses = HashMap::new();
-        for list in &accesses {
-            if by_accesses.contains_key(list) {
-                continue;
-            }
-            let entries: Vec<_> = (0..).zip(list).map(|(binding, access)| layout_entry(binding, *access)).collect();
-            let made = gpu.scoped("creating a binding layout", 0, || {
-                let descriptor = wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries };
-                let group = gpu.device.create_bind_group_layout(&descriptor);
-                let pipeline = gpu.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-                    label: None,
-                    bind_group_layouts: &[Some(&group)],
-                    immediate_size: 0,
-                });
-                (group, pipeline)
-            })?;
-            by_accesses.insert(list.clone(), made);
-        }
-        Ok(Layouts { by_accesses, accesses })
-    }
-    fn of(&self, kernel: u32) -> &(wgpu::BindGroupLayout, wgpu::PipelineLayout) {
-        &self.by_accesses[&self.accesses[kernel as usize]]
-    }
-}
-
-fn layout_entry(binding: u32, access: Access) -> wgpu::BindGroupLayoutEntry {
-    let read_only = access == Access::Read;
-    wgpu::BindGroupLayoutEntry {
-        binding,
-        visibility: wgpu::ShaderStages::COMPUTE,
-        ty: wgpu::BindingType::Buffer {
-            ty: wgpu::BufferBindingType::Storage { read_only },
-            has_dynamic_offset: false,
-            min_binding_size: None,
-        },
-        count: None,
-    }
-}
-
-/// Creates the pipelines of the kernels that the plan uses, on all cores. Kernels of equal text share one.
-fn create_pipelines(
-    gpu: &Gpu,
-    bundle: &Bundle<'_>,
-    plan: &Plan,
-    layouts: &Layouts,
-    trusted: bool,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Vec<Option<wgpu::ComputePipeline>>, RuntimeError> {
-    let kernels = &bundle.manifest().kernels;
-    let mut distinct: Vec<usize> = Vec::new();
-    let mut first = HashMap::new();
-    let mut used: Vec<usize> = dispatches(plan).map(|d| d.kernel as usize).collect();
-    used.sort_unstable();
-    used.dedup();
-    for kernel in &used {
-        let key = (&kernels[*kernel].hash, &kernels[*kernel].bindings);
-        first.entry(key).or_insert_with(|| {
-            distinct.push(*kernel);
-            distinct.len() - 1
-        });
-    }
-    let total = distinct.len() as u64;
-    let next = AtomicUsize::new(0);
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(8).min(distinct.len());
-    let mut made: Vec<Option<wgpu::ComputePipeline>> = vec![None; distinct.len()];
-    std::thread::scope(|scope| {
-        let (sender, receiver) = mpsc::channel();
-        for _ in 0..threads {
-            let (sender, next, distinct) = (sender.clone(), &next, &distinct);
-            scope.spawn(move || {
-                while let Some(kernel) = distinct.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let source = bundle.kernel(*kernel).expect("a bundle has a text for each kernel");
-                    let pipeline =
-                        create_pipeline(gpu, &kernels[*kernel].name, source, &layouts.of(*kernel as u32).1, trusted);
-                    if sender.send((*kernel, pipeline)).is_err() {
-                        return; // another kernel failed: nobody listens any more
-                    }
-                }
-            });
-        }
-        drop(sender);
-        for (done, (kernel, pipeline)) in receiver.iter().enumerate() {
-            let position = distinct.iter().position(|k| *k == kernel).expect("threads only take distinct kernels");
-            made[position] = Some(pipeline?);
-            progress(Progress { stage: Stage::Pipelines, done: done as u64 + 1, total });
-        }
-        Ok::<(), RuntimeError>(())
-    })?;
-    let mut pipelines = vec![None; kernels.len()];
-    for kernel in used {
-        pipelines[kernel] = made[first[&(&kernels[kernel].hash, &kernels[kernel].bindings)]].clone();
-    }
-    Ok(pipelines)
-}
-
-fn create_pipeline(
-    gpu: &Gpu,
-    name: &str,
-    source: &str,
-    layout: &wgpu::PipelineLayout,
-    trusted: bool,
-) -> Result<wgpu::ComputePipeline, RuntimeError> {
-    gpu.scoped(&format!("kernel `{name}`"), 0, || {
-        let descriptor =
-            wgpu::ShaderModuleDescriptor { label: Some(name), source: wgpu::ShaderSource::Wgsl(source.into()) };
-        let module = if trusted {
-            trusted::create_module(&gpu.device, descriptor)
-        } else {
-            gpu.device.create_shader_module(descriptor)
-        };
-        gpu.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(name),
-            layout: Some(layout),
-            module: &module,
-            entry_point: None,
-            compilation_options: wgpu::PipelineCompilationOptions {
-                // Kernels write workgroup memory before they read it.
-                zero_initialize_workgroup_memory: false,
-                ..Default::default()
-            },
-            cache: None,
-        })
-    })
-}
-
-/// One bind group for each distinct (layout, regions); dispatches share them.
-fn bind_groups(
-    gpu: &Gpu,
-    plan: &Plan,
-    layouts: &Layouts,
-    buffers: &[wgpu::Buffer],
-) -> Result<Vec<Vec<wgpu::BindGroup>>, RuntimeError> {
-    let mut known: HashMap<(&[Access], &[Region]), wgpu::BindGroup> = HashMap::new();
-    let mut all = Vec::new();
-    for function in &plan.functions {
-        let mut groups = Vec::new();
-        for dispatch in &function.dispatches {
-            let key = (&layouts.accesses[dispatch.kernel as usize][..], &dispatch.bindings[..]);
-            let group = match known.get(&key) {
-                Some(group) => group.clone(),
-                None => {
-                    let place = format!("bindings of `{}` in `{}`", dispatch.label, function.name);
-                    let layout = &layouts.of(dispatch.kernel).0;
-                    let group = gpu.scoped(&place, 0, || bind_group(gpu, layout, &dispatch.bindings, buffers))?;
-                    known.insert(key, group.clone());
-                    group
-                }
-            };
-            groups.push(group);
-        }
-        all.push(groups);
-    }
-    Ok(all)
-}
-
-fn bind_group(
-    gpu: &Gpu,
-    layout: &wgpu::BindGroupLayout,
-    regions: &[Region],
-    buffers: &[wgpu::Buffer],
-) -> wgpu::BindGroup {
-    let entry = |(binding, region): (u32, &Region)| wgpu::BindGroupEntry {
-        binding,
-        resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-            buffer: &buffers[region.buffer as usize],
-            offset: region.offset,
-            size: wgpu::BufferSize::new(region.bytes),
-        }),
-    };
-    let entries: Vec<_> = (0..).zip(regions).map(entry).collect();
-    gpu.device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout, entries: &entries })
 }

@@ -81,3 +81,26 @@ fn a_bundle_that_needs_more_says_everything_it_lacks() {
     let error = program.load().err().unwrap();
     assert_eq!(error.to_string(), "the bundle has no plan 0; it has 0 ()");
 }
+
+/// Drivers are found through the environment, which only another process can change safely.
+#[test]
+#[cfg(target_os = "linux")]
+fn no_driver_is_an_error_of_its_own() {
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "without_a_driver", "--ignored"]);
+    child.env("VK_DRIVER_FILES", "/absent.json").env("VK_ICD_FILENAMES", "/absent.json");
+    let output = child.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+#[test]
+#[ignore = "run by no_driver_is_an_error_of_its_own"]
+fn without_a_driver() {
+    assert_eq!(devices(), []);
+    let error = Gpu::open(&DeviceChoice::Auto).unwrap_err();
+    assert!(matches!(error, RuntimeError::NoAdapter), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Device);
+    // Nothing could match, so it is no question of the name.
+    assert!(matches!(Gpu::open(&DeviceChoice::Index(0)), Err(RuntimeError::NoAdapter)));
+}
