@@ -128,3 +128,63 @@ fn a_later_format_says_so() {
     let none = edited(|header| header.replacen(r#""format":"1""#, r#""format":"one""#, 1));
     assert!(refusal(&none).contains("no format version"));
 }
+
+/// Calls `visit` with the value once for each number in it replaced by each of `numbers`.
+fn with_each_number(value: &mut serde_json::Value, numbers: &[u64], visit: &mut dyn FnMut(&serde_json::Value)) {
+    fn count(value: &serde_json::Value) -> usize {
+        match value {
+            serde_json::Value::Number(_) => 1,
+            serde_json::Value::Array(items) => items.iter().map(count).sum(),
+            serde_json::Value::Object(map) => map.values().map(count).sum(),
+            _ => 0,
+        }
+    }
+    fn nth<'v>(value: &'v mut serde_json::Value, n: &mut usize) -> Option<&'v mut serde_json::Value> {
+        match value {
+            serde_json::Value::Number(_) if *n == 0 => Some(value),
+            serde_json::Value::Number(_) => {
+                *n -= 1;
+                None
+            }
+            serde_json::Value::Array(items) => items.iter_mut().find_map(|item| nth(item, n)),
+            serde_json::Value::Object(map) => map.values_mut().find_map(|item| nth(item, n)),
+            _ => None,
+        }
+    }
+    for n in 0..count(value) {
+        let original = nth(value, &mut n.clone()).unwrap().clone();
+        for number in numbers {
+            *nth(value, &mut n.clone()).unwrap() = (*number).into();
+            visit(value);
+        }
+        *nth(value, &mut n.clone()).unwrap() = original;
+    }
+}
+
+#[test]
+fn no_number_in_a_manifest_leads_to_a_panic_or_out_of_bounds() {
+    let mut value = serde_json::to_value(manifest()).unwrap();
+    let numbers = [0, 1, 3, 255, 256, 257, 1024, 65_536, 1 << 31, u32::MAX as u64, 1 << 63, u64::MAX - 255, u64::MAX];
+    let (mut accepted, mut refused) = (0, 0);
+    with_each_number(&mut value, &numbers, &mut |value| {
+        let Ok(manifest) = serde_json::from_value::<selvedge_bundle::manifest::Manifest>(value.clone()) else {
+            refused += 1;
+            return;
+        };
+        let Ok(bundle) = bundle_of(manifest) else {
+            refused += 1;
+            return;
+        };
+        accepted += 1;
+        // Whatever is accepted stays inside its buffers, and survives the file.
+        for plan in &bundle.manifest().plans {
+            for region in plan.dispatches().flat_map(|d| &d.bindings) {
+                let end = region.offset.checked_add(region.bytes).unwrap();
+                assert!(end <= plan.buffers[region.buffer as usize].bytes);
+            }
+        }
+        let bytes = bundle.to_bytes().unwrap();
+        assert_eq!(read_all(&bytes).unwrap().manifest(), bundle.manifest());
+    });
+    assert!(accepted > 100 && refused > 300, "{accepted} accepted, {refused} refused");
+}
