@@ -115,7 +115,8 @@ fn other_mistakes_are_named() {
     };
     let x = |g: &Graph| g.input("x", DType::F32, [2, 6]);
     let i = |g: &Graph| g.input("i", DType::I32, [2, 6]);
-    let cases: [(&dyn Fn(&Graph), &str); 9] = [
+    type Mistake<'a> = &'a dyn Fn(&Graph);
+    let cases: [(Mistake, &str); 9] = [
         (&|g| drop(x(g).chunk::<4>(-1)), "4 equal parts"),
         (&|g| drop(x(g).split(-1, &[2, 3])), "do not fill axis -1"),
         (&|g| drop(i(g) + 0.5), "0.5 is not a value of i32"),

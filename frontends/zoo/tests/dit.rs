@@ -73,6 +73,36 @@ fn digits_meets_its_recorded_velocity() {
     assert!(error <= 1e-5, "differs by {error:.2e}");
 }
 
+/// A checkpoint in f16 is computed as its values in f32 are; a sample does not depend on its batch.
+#[test]
+fn halves_and_batches_change_nothing() {
+    for name in ["dit", "dit-original"] {
+        let mut case = Case::fixture(name);
+        let config = DitConfig::from_json(&case.config).expect("supported");
+        let sizes = [3, config.in_channels, config.input_size, config.input_size];
+        let noise = |n: usize| (0..n).map(|i| (i as f32 * 0.7).sin()).collect::<Vec<f32>>();
+        let one = sizes[1..].iter().product::<usize>();
+        let inputs = |batch: std::ops::Range<usize>| {
+            let shape = [batch.len(), sizes[1], sizes[2], sizes[3]];
+            let t = batch.clone().map(|i| 311.0 * i as f32 + 0.5).collect();
+            let y = batch.clone().map(|i| 4 * i as i32).collect();
+            let x = noise(3 * one)[batch.start * one..batch.end * one].to_vec();
+            [Tensor::f32(&shape, x), Tensor::f32(&[batch.len()], t), Tensor::i32(&[batch.len()], y)]
+        };
+        let typed = |t: &Tensor, dtype: DType| {
+            let rounded: Vec<f64> = t.to_f32().iter().map(|&x| f64::from(DType::F16.round(x))).collect();
+            std::sync::Arc::new(Tensor::from_f64(t.ty.with_dtype(dtype), &rounded, Precision::F32))
+        };
+        case.weights = case.weights.iter().map(|(n, t)| (n.clone(), typed(t, DType::F32))).collect();
+        let wide = run(&case, &config, inputs(0..3), Precision::F64);
+        case.weights = case.weights.iter().map(|(n, t)| (n.clone(), typed(t, DType::F16))).collect();
+        let narrow = run(&case, &config, inputs(0..3), Precision::F64);
+        assert_eq!(wide, narrow, "{name}");
+        let last = run(&case, &config, inputs(2..3), Precision::F64);
+        assert_eq!(narrow.to_f64()[2 * last.len()..], last.to_f64(), "{name}");
+    }
+}
+
 #[test]
 fn expected_weights_are_the_checkpoints() {
     for name in ["dit", "dit-original", "dit-original-nosigma", "dit-sampling"] {
