@@ -366,3 +366,77 @@ fn stored_halves_are_used_as_stored() {
         assert_eq!(weight.ty.dtype, want, "{}", weight.name);
     }
 }
+
+#[test]
+fn masks_rotations_and_grids() {
+    let (q, k, v) = (values("q", &[1, 2, 4, 6]), values("k", &[1, 2, 4, 6]), values("v", &[1, 2, 4, 3]));
+    let attend = |i: &[usize], sees: &dyn Fn(usize) -> bool| {
+        let score = |m: usize| {
+            let dot = sum(6, |c| q.get(&[0, i[1], i[2], c]) * k.get(&[0, i[1], m, c]));
+            if sees(m) { (0.5 * dot).exp() } else { 0.0 }
+        };
+        let total = sum(4, score);
+        if total == 0.0 { 0.0 } else { sum(4, |m| score(m) * v.get(&[0, i[1], m, i[3]])) / total }
+    };
+    let qkv = |g: &Graph| (input(g, "q", &[1, 2, 4, 6]), input(g, "k", &[1, 2, 4, 6]), input(g, "v", &[1, 2, 4, 3]));
+    let causal = evaluate(|g| {
+        let (q, k, v) = qkv(g);
+        q.attention_with(&k, &v, 0.5, None, true)
+    });
+    check(&causal, &[1, 2, 4, 3], |i| attend(i, &|m| m <= i[2]));
+    // A row with nothing kept gives 0.
+    let masked = evaluate(|g| {
+        let (q, k, v) = qkv(g);
+        let (row, column) = (g.iota(DType::I32, [1, 1, 4, 4], 2), g.iota(DType::I32, [1, 1, 4, 4], 3));
+        q.attention_with(&k, &v, 0.5, Some(&column.gt(&row)), false)
+    });
+    check(&masked, &[1, 2, 4, 3], |i| attend(i, &|m| m > i[2]));
+    // On a 2×2 grid, radius 2 in a circle (dy² + dx² < 4) sees all, radius 1 sees itself.
+    for (radius, all) in [(2, true), (1, false)] {
+        let local = evaluate(|g| {
+            let (q, k, v) = qkv(g);
+            q.local_attention(&k, &v, 0.5, 0, (2, 2), radius, selvedge_ir::ops::LocalKind::Circle)
+        });
+        check(&local, &[1, 2, 4, 3], |i| attend(i, &|m| all || m == i[2]));
+    }
+
+    let (cos, sin) = (values("cos", &[4, 6]), values("sin", &[4, 6]));
+    for interleaved in [true, false] {
+        let y = evaluate(|g| {
+            let (cos, sin) = (input(g, "cos", &[4, 6]), input(g, "sin", &[4, 6]));
+            input(g, "q", &[1, 2, 4, 6]).rope(&cos, &sin, interleaved)
+        });
+        check(&y, &[1, 2, 4, 6], |i| {
+            let (first, partner) = match interleaved {
+                true => (i[3] % 2 == 0, i[3] ^ 1),
+                false => (i[3] < 3, (i[3] + 3) % 6),
+            };
+            let turned = q.get(&[0, i[1], i[2], partner]) * if first { -1.0 } else { 1.0 };
+            q.get(i) * cos.get(&[i[2], i[3]]) + turned * sin.get(&[i[2], i[3]])
+        });
+    }
+
+    let x = values("x", &[1, 1, 2, 3]);
+    let nearest = evaluate(|g| input(g, "x", &[1, 1, 2, 3]).resize(selvedge_ir::ops::ResizeKind::Nearest, &[4, 6]));
+    check(&nearest, &[1, 1, 4, 6], |i| x.get(&[0, 0, i[2] / 2, i[3] / 2]));
+    let t = values("t", &[1, 8, 3]);
+    let pooled = evaluate(|g| input(g, "t", &[1, 8, 3]).pool_tokens((2, 4), 2));
+    check(&pooled, &[1, 2, 3], |i| sum(4, |k| t.get(&[0, k / 2 * 4 + 2 * i[1] + k % 2, i[2]])) / 4.0);
+}
+
+#[test]
+fn functions_call_each_other() {
+    let mut builder = ModuleBuilder::new("m");
+    let double = builder.function("double", |g| g.output("y", &(input(g, "x", &[3]) * 2.0)));
+    builder.function("f", |g| {
+        let x = input(g, "x", &[3]);
+        let once = g.call(&double, &[&x]).remove(0);
+        g.output("y", &(g.call(&double, &[&once]).remove(0) + x));
+    });
+    let module = builder.build().expect("it is well-typed");
+    let weights: BTreeMap<String, Arc<selvedge_ir::Tensor>> = BTreeMap::new();
+    let x = selvedge_ir::Tensor::f32(&[3], vec![1.0, -2.0, 0.5]);
+    let y =
+        Interpreter::new(&module, &weights).call("f", &[x], &mut BTreeMap::new()).expect("it evaluates").remove(0).1;
+    assert_eq!(y.to_f32(), [5.0, -10.0, 2.5]);
+}

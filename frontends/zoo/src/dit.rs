@@ -91,7 +91,7 @@ impl DitConfig {
             num_classes: fields.count("num_classes")?,
             has_null_class: fields.number("class_dropout_prob")? > 0.0,
         };
-        config.check(["hidden_size", "num_heads", "input_size", "patch_size"])?;
+        config.check()?;
         Ok(config)
     }
     fn diffusers(fields: &Fields) -> Result<DitConfig, Diagnostic> {
@@ -132,16 +132,34 @@ impl DitConfig {
                 "the position table takes a hidden size (num_attention_heads · attention_head_dim) divisible by 4";
             return Err(Diagnostic::new("K5", what).expected_found("a multiple of 4", hidden_size));
         }
-        config.check([
-            "num_attention_heads · attention_head_dim",
-            "num_attention_heads",
-            "sample_size",
-            "patch_size",
-        ])?;
+        config.check()?;
         Ok(config)
     }
-    /// What no single field can tell; `names` are those of hidden size, heads, input size and patch size in the class.
-    fn check(&self, names: [&str; 4]) -> Result<(), Diagnostic> {
+    /// What no single field can tell (K5).
+    fn check(&self) -> Result<(), Diagnostic> {
+        let (hidden_size, num_heads, input_size, computed_positions) = match self.layout {
+            DitLayout::Original => ("hidden_size", "num_heads", "input_size", false),
+            DitLayout::Diffusers { .. } => {
+                ("num_attention_heads · attention_head_dim", "num_attention_heads", "sample_size", true)
+            }
+        };
+        // Far above any model, and low enough that element counts stay whole numbers.
+        for (name, value, most) in [
+            (hidden_size, self.hidden_size, 1 << 17),
+            (num_heads, self.num_heads, 1 << 10),
+            ("the feed-forward size", self.mlp_hidden_size, 1 << 20),
+            ("the number of blocks", self.depth, 1 << 10),
+            ("in_channels", self.in_channels, 1 << 12),
+            ("out_channels", self.out_channels, 1 << 13),
+            (input_size, self.input_size, 1 << 11),
+            ("patch_size", self.patch_size, 1 << 11),
+            ("the number of classes", self.num_classes, 1 << 24),
+        ] {
+            if value == 0 || value > most {
+                let message = format!("`{name}` is out of range");
+                return Err(Diagnostic::new("K5", message).expected_found(format!("1 to {most}"), value));
+            }
+        }
         let divides = |what: (&str, usize), by: (&str, usize)| {
             if what.1.is_multiple_of(by.1) {
                 return Ok(());
@@ -149,23 +167,12 @@ impl DitConfig {
             let message = format!("`{}` is not divisible by `{}`", what.0, by.0);
             Err(Diagnostic::new("K5", message).expected_found(format!("a multiple of {}", by.1), what.1))
         };
-        let [hidden_size, num_heads, input_size, patch_size] = names;
-        // Far above any model, and low enough that element counts stay whole numbers.
-        for (name, value, most) in [
-            (hidden_size, self.hidden_size, 1 << 17),
-            (num_heads, self.num_heads, 1 << 10),
-            ("the feed-forward size", self.mlp_hidden_size, 1 << 20),
-            ("the number of blocks", self.depth, 1 << 10),
-            ("the number of channels", self.in_channels.max(self.out_channels), 1 << 12),
-            (input_size, self.input_size, 1 << 11),
-        ] {
-            if value > most {
-                let message = format!("`{name}` is out of range");
-                return Err(Diagnostic::new("K5", message).expected_found(format!("at most {most}"), value));
-            }
-        }
         divides((hidden_size, self.hidden_size), (num_heads, self.num_heads))?;
-        divides((input_size, self.input_size), (patch_size, self.patch_size))
+        divides((input_size, self.input_size), ("patch_size", self.patch_size))?;
+        if computed_positions {
+            divides((hidden_size, self.hidden_size), ("4, the parts of the position table", 4))?;
+        }
+        Ok(())
     }
 
     /// The published configurations, original layout, 256-pixel latents (4×32×32), learned variance, 1000 classes:
@@ -228,8 +235,12 @@ impl DitConfig {
 /// The network: latent f32 [B, C, H, W], timestep f32 [B], label i32 [B] to f32 [B, out_channels, H, W].
 ///
 /// `weights` is the root of the checkpoint. With the original layout H and W are the configuration's `input_size`, which the
-/// stored position table has; with diffusers' any multiple of the patch.
+/// stored position table has; with diffusers' any multiples of the patch (the table is stretched, as there). Mistakes, K5 among
+/// them for an impossible configuration, are recorded in the graph.
 pub fn forward(weights: &Scope, config: &DitConfig, x: &Tensor, timestep: &Tensor, label: &Tensor) -> Tensor {
+    if let Err(impossible) = config.check() {
+        return x.graph().fail(impossible);
+    }
     let grid = (x.size(-2) / config.patch_size, x.size(-1) / config.patch_size);
     let net = Net { weights, config, grid };
     match config.layout {
@@ -363,7 +374,7 @@ pub fn forward_module(
 /// Names and shapes of all weights the model reads, in the order of first use.
 ///
 /// # Errors
-/// The configuration is impossible (one made by [`DitConfig::from_json`] is not).
+/// K5 the configuration is impossible (one made by [`DitConfig::from_json`] is not).
 pub fn expected_weights(config: &DitConfig) -> Result<Vec<(String, Shape)>, Diagnostics> {
     let module = forward_module(config, 1, (config.input_size, config.input_size), |_| None)?;
     Ok(module.weights.into_iter().map(|w| (w.name, w.ty.shape)).collect())

@@ -15,6 +15,7 @@ fn run(case: &Case, config: &DitConfig, inputs: [Tensor; 3], precision: Precisio
     let stored = case.dtypes();
     let module = forward_module(config, sizes[0], (sizes[2], sizes[3]), move |name| stored.get(name).copied());
     let module = module.expect("the case's configuration is supported");
+    selvedge_ir::verify::verify(&module).expect("the verifier accepts what the model API builds");
     let interpreter = selvedge_ir::Interpreter::new(&module, &case.weights).precision(precision);
     let inputs = inputs.map(|t| t.in_precision(precision));
     let mut outputs = interpreter.call("forward", &inputs, &mut BTreeMap::new()).expect("the module evaluates");
@@ -140,6 +141,9 @@ fn odd_sizes_build() {
     assert_eq!((config.mlp_hidden_size, config.label_rows(), config.null_class()), (540, 4, None));
     let module = forward_module(&config, 3, (9, 9), |_| Some(DType::BF16)).expect("it builds");
     assert!(module.weights.iter().all(|w| w.ty.dtype == DType::BF16));
+    assert_eq!(selvedge_ir::parse::parse(&module.to_string()).expect("it reads back"), module);
+    let impossible = DitConfig { patch_size: 0, ..config.clone() };
+    assert!(forward_module(&impossible, 1, (9, 9), |_| None).expect_err("no patch").to_string().contains("patch_size"));
     let error = forward_module(&config, 3, (9, 12), |_| None).expect_err("the table is for 9×9").to_string();
     assert!(error.contains("9×9") && error.contains("9×12"), "{error}");
 
