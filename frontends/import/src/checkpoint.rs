@@ -102,9 +102,12 @@ impl Checkpoint {
             }
             if weight.ty.shape.get().as_deref() != Some(&entry.shape) {
                 problems.push(
-                    Diagnostic::new("import", format!("tensor `{}` in `{}` has another shape", weight.name, file.origin))
-                        .expected_found(&weight.ty.shape, format!("{:?}", entry.shape).replace(' ', ""))
-                        .help("the configuration does not belong to this checkpoint"),
+                    Diagnostic::new(
+                        "import",
+                        format!("tensor `{}` in `{}` has another shape", weight.name, file.origin),
+                    )
+                    .expected_found(&weight.ty.shape, format!("{:?}", entry.shape).replace(' ', ""))
+                    .help("the configuration does not belong to this checkpoint"),
                 );
             }
         }
@@ -112,8 +115,11 @@ impl Checkpoint {
             let (file, entry) = self.find(name).expect("names come from the index");
             let shape = format!("{:?}{:?}", entry.stored, entry.shape).replace(' ', "");
             problems.push(
-                Diagnostic::new("import", format!("tensor `{name}` ({shape}) in `{}` is not of this model", file.origin))
-                    .help("the configuration does not belong to this checkpoint"),
+                Diagnostic::new(
+                    "import",
+                    format!("tensor `{name}` ({shape}) in `{}` is not of this model", file.origin),
+                )
+                .help("the configuration does not belong to this checkpoint"),
             );
         }
         if problems.is_empty() { Ok(()) } else { Err(Diagnostics(problems)) }

@@ -77,7 +77,8 @@ fn described(origin: &str, block: &Value, config: &DitConfig, latents: Decoder) 
             if x >= 1.0 && x.fract() == 0.0 && x < 1e6 {
                 return Ok(x as usize);
             }
-            Err(Diagnostic::new("import", format!("field `{field}` of {place}")).expected_found("a positive whole number", x))
+            Err(Diagnostic::new("import", format!("field `{field}` of {place}"))
+                .expected_found("a positive whole number", x))
         })
     };
     let sampler = match text_field(&place, block, "kind")? {
@@ -116,12 +117,12 @@ fn described(origin: &str, block: &Value, config: &DitConfig, latents: Decoder) 
     };
     let pixel_range = match block.get("pixel_range") {
         None => None,
-        Some(value) => Some(serde_json::from_value::<[f64; 2]>(value.clone()).ok().filter(|r| r[0] < r[1]).ok_or_else(
-            || {
+        Some(value) => {
+            Some(serde_json::from_value::<[f64; 2]>(value.clone()).ok().filter(|r| r[0] < r[1]).ok_or_else(|| {
                 Diagnostic::new("import", format!("field `pixel_range` of {place}"))
                     .expected_found("two rising numbers", brief(value))
-            },
-        )?),
+            })?)
+        }
     };
     Ok(Sampling {
         sampler,

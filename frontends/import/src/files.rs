@@ -27,7 +27,8 @@ pub fn read_json(path: &Path) -> Result<Value, Diagnostic> {
 /// It is not JSON, or not an object.
 pub fn parse_json(origin: &str, text: &str) -> Result<Value, Diagnostic> {
     let value: Value = serde_json::from_str(text).map_err(|e| {
-        Diagnostic::new("import", format!("`{origin}` is not valid JSON: {e}")).help("correct the file or fetch it again")
+        Diagnostic::new("import", format!("`{origin}` is not valid JSON: {e}"))
+            .help("correct the file or fetch it again")
     })?;
     if value.is_object() {
         return Ok(value);

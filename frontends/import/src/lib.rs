@@ -3,14 +3,14 @@
 //! [`load`] takes a folder (or the shipped name `digits`) to a [`LoadedModel`]: the configuration read, the checkpoint
 //! mapped and compared with what the model needs. All problems of a checkpoint are reported together.
 
-pub mod map;
-pub mod storage;
-pub mod checkpoint;
-pub mod files;
-pub mod model;
-pub mod dit;
-pub mod pipeline;
 pub mod cases;
+pub mod checkpoint;
+pub mod dit;
+pub mod files;
+pub mod map;
+pub mod model;
+pub mod pipeline;
+pub mod storage;
 
 pub use cases::{Case, CaseRun, Expected};
 pub use checkpoint::Checkpoint;

@@ -213,7 +213,9 @@ impl LoadedModel {
     /// A batch of 0; what the model code finds wrong.
     pub fn program(&self, options: &ProgramOptions) -> Result<Program, Diagnostics> {
         if options.batch == 0 {
-            return Err(Diagnostic::new("import", "a program makes at least one image").expected_found("a batch of 1 or more", 0).into());
+            return Err(Diagnostic::new("import", "a program makes at least one image")
+                .expected_found("a batch of 1 or more", 0)
+                .into());
         }
         let Architecture::Dit(config) = &self.architecture;
         let s = &self.sampling;

@@ -38,8 +38,12 @@ pub fn load(folder: &Path) -> Result<LoadedModel, Diagnostics> {
     let sampler = diffusers::read(scheduler_class, &scheduler)?;
     let [channels, ..] = Dit(dit).sample_shape();
     let decoder = Decoder::Missing(match index.get("vae").and_then(|v| v.get(1)).and_then(Value::as_str) {
-        Some(vae) => format!("the autoencoder ({vae}) in `vae` turns the {channels}-channel latents into a picture; it cannot be read yet"),
-        None => format!("`{origin}` names no autoencoder (`vae`) that turns the {channels}-channel latents into a picture"),
+        Some(vae) => format!(
+            "the autoencoder ({vae}) in `vae` turns the {channels}-channel latents into a picture; it cannot be read yet"
+        ),
+        None => {
+            format!("`{origin}` names no autoencoder (`vae`) that turns the {channels}-channel latents into a picture")
+        }
     });
     let name = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_else(|| "pipeline".into());
     let sampling = Sampling::diffusers(sampler, dit.null_class(), decoder);

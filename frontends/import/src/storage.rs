@@ -58,8 +58,7 @@ impl Storage {
             Bytes::Mapped(map) => map,
             Bytes::Static(bytes) => bytes,
         };
-        let (header, metadata) =
-            SafeTensors::read_metadata(content).map_err(|e| damaged(&origin, content, e))?;
+        let (header, metadata) = SafeTensors::read_metadata(content).map_err(|e| damaged(&origin, content, e))?;
         let entries = entries(&metadata, 8 + header);
         Ok(Storage { origin, bytes, entries })
     }
@@ -142,9 +141,9 @@ fn narrow(stored: Dtype, raw: &[u8]) -> Result<Option<Vec<u8>>, i64> {
         Dtype::U16 => ints(&mut raw.chunks_exact(2).map(|c| u16::from_le_bytes([c[0], c[1]]) as i64)),
         Dtype::I8 => ints(&mut raw.iter().map(|&b| b as i8 as i64)),
         Dtype::U8 => ints(&mut raw.iter().map(|&b| b as i64)),
-        Dtype::F64 => Ok(Some(
-            raw.chunks_exact(8).flat_map(|c| (f64::from_le_bytes(eight(c)) as f32).to_le_bytes()).collect(),
-        )),
+        Dtype::F64 => {
+            Ok(Some(raw.chunks_exact(8).flat_map(|c| (f64::from_le_bytes(eight(c)) as f32).to_le_bytes()).collect()))
+        }
         _ => Ok(None),
     }
 }
@@ -165,9 +164,12 @@ fn damaged(origin: &str, content: &[u8], error: SafeTensorError) -> Diagnostic {
         }
         SafeTensorError::InvalidHeaderLength => {
             let announced = header.unwrap_or(0);
-            Diagnostic::new("import", format!("`{origin}` is truncated or not a safetensors file: the header is cut off"))
-                .expected_found(format!("a header of {announced} bytes"), format!("{length} bytes in all"))
-                .help("fetch the file again")
+            Diagnostic::new(
+                "import",
+                format!("`{origin}` is truncated or not a safetensors file: the header is cut off"),
+            )
+            .expected_found(format!("a header of {announced} bytes"), format!("{length} bytes in all"))
+            .help("fetch the file again")
         }
         SafeTensorError::MetadataIncompleteBuffer => {
             let needed = data_length(content).and_then(|data| Some(8 + header? as usize + data));

@@ -117,7 +117,10 @@ fn files_that_are_damaged() {
 #[test]
 fn headers_that_lie() {
     for (edit, parts) in [
-        ((|h| h["proj_out_1.bias"]["data_offsets"] = json!([4, 8])) as fn(&mut serde_json::Map<String, Value>), ["offsets", "header"]),
+        (
+            (|h| h["proj_out_1.bias"]["data_offsets"] = json!([4, 8])) as fn(&mut serde_json::Map<String, Value>),
+            ["offsets", "header"],
+        ),
         (|h| h["proj_out_1.bias"]["shape"] = json!([3, 5]), ["shape and number of bytes", "header"]),
         (|h| h["proj_out_1.bias"]["shape"] = json!([u64::MAX, u64::MAX]), ["larger than any memory", "header"]),
         (|h| h["proj_out_1.bias"]["dtype"] = json!("F7"), ["F7", "header"]),
@@ -158,7 +161,10 @@ fn a_checkpoint_of_another_model_is_one_list() {
 fn a_checkpoint_of_the_other_layout_names_what_it_lacks() {
     let folder = copy("dit");
     fs::copy(fixture("dit-original").join("config.json"), folder.path().join("config.json")).unwrap();
-    assert_says(&error(folder.path()), &["`blocks.0.attn.qkv.weight` is missing", "`proj_out_1.bias`", "not of this model"]);
+    assert_says(
+        &error(folder.path()),
+        &["`blocks.0.attn.qkv.weight` is missing", "`proj_out_1.bias`", "not of this model"],
+    );
 }
 
 /// Splits a checkpoint into two shards with an index.
@@ -249,7 +255,9 @@ fn pipelines_say_what_is_missing() {
     assert_says(&error(folder.path()), &["FluxPipeline", "DiTPipeline"]);
     index(r#"{"_class_name": "DiTPipeline"}"#);
     assert_says(&error(folder.path()), &["does not name the component `transformer`"]);
-    index(r#"{"_class_name": "DiTPipeline", "transformer": ["diffusers", "DiTTransformer2DModel"], "scheduler": ["diffusers", "PNDMScheduler"]}"#);
+    index(
+        r#"{"_class_name": "DiTPipeline", "transformer": ["diffusers", "DiTTransformer2DModel"], "scheduler": ["diffusers", "PNDMScheduler"]}"#,
+    );
     assert_says(&error(folder.path()), &["transformer/config.json", "missing"]);
     fs::create_dir(folder.path().join("transformer")).unwrap();
     for (from, to) in [("config.json", "config.json"), ("model.safetensors", "diffusion_pytorch_model.safetensors")] {
@@ -274,7 +282,11 @@ fn cases_that_cannot_be_run() {
     says(&["no case that can be run", "case.json"]);
     fs::write(folder.path().join("case.json"), r#"{"scheduler": "LCMScheduler"}"#).unwrap();
     says(&["LCMScheduler"]);
-    fs::write(folder.path().join("case.json"), r#"{"scheduler": "DDIMScheduler", "scheduler_config": {"thresholding": true}}"#).unwrap();
+    fs::write(
+        folder.path().join("case.json"),
+        r#"{"scheduler": "DDIMScheduler", "scheduler_config": {"thresholding": true}}"#,
+    )
+    .unwrap();
     says(&["thresholding"]);
     fs::write(folder.path().join("case.json"), r#"{"scheduler": "DDPMScheduler"}"#).unwrap();
     says(&["in.noise"]);

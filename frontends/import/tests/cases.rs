@@ -1,8 +1,9 @@
 //! Every recorded case of the repository, through the reference interpreter.
 
 use selvedge_import::cases::{self, Case};
+use selvedge_import::{ProgramOptions, load};
 use selvedge_ir::dtype::Class;
-use selvedge_ir::{Interpreter, Tensor, verify::verify};
+use selvedge_ir::{DType, Interpreter, Tensor, verify::verify};
 use std::path::{Path, PathBuf};
 
 fn fixtures() -> PathBuf {
@@ -81,4 +82,45 @@ fn pipeline_up_to_its_latents() {
     let case = cases::open(&fixtures().join("pipeline-dit")).unwrap();
     check(&case, &["latents"]);
     assert_eq!(case.unsupported[0].0, "image");
+}
+
+/// The shipped model's recorded trajectory, for the first `images` of its ten and the first `steps` of its twenty.
+fn digits(images: usize, steps: usize) -> f64 {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../zoo/assets/digits");
+    let case = cases::open(&folder).unwrap();
+    assert_eq!(case.unsupported, []);
+    let recorded = case.runs.iter().find(|r| r.name == "trajectory").unwrap();
+    let model = load("digits").unwrap();
+    let options = ProgramOptions { batch: images, ..ProgramOptions::default() };
+    let program = model.program(&options).unwrap();
+    verify(&program.module).unwrap();
+    assert_eq!(program.info.default_steps, recorded.run.steps.len());
+    let head = |tensor: &Tensor, count: usize| {
+        let sizes: Vec<usize> = [count].into_iter().chain(tensor.sizes().into_iter().skip(1)).collect();
+        let take = sizes.iter().product();
+        match tensor.ty.dtype {
+            DType::I32 => Tensor::i32(&sizes, tensor.to_f64()[..take].iter().map(|&x| x as i32).collect()),
+            _ => Tensor::f32(&sizes, tensor.to_f32()[..take].to_vec()),
+        }
+    };
+    let mut run = recorded.run.clone();
+    run.steps.truncate(steps);
+    run.tables.values_mut().for_each(|t| *t = head(t, steps));
+    for name in ["latents", "class_labels"] {
+        run.inputs.insert(name.into(), head(&recorded.run.inputs[name], images));
+    }
+    let output = Interpreter::new(&program.module, &model.checkpoint).run(&run, &mut |_| {}).unwrap();
+    let want = recorded.expected[0].want.to_f32();
+    let point = want.len() / (recorded.run.steps.len() + 1);
+    let pixels = 28 * 28 * images;
+    let want = Tensor::f32(&[images, 1, 28, 28], want[point * steps..][..pixels].to_vec());
+    distance(&output.outputs["latents"], &want)
+}
+
+#[test]
+fn digits_follow_their_recorded_trajectory() {
+    // One image of the ten: the reference interpreter takes half a second for each of its steps.
+    let gap = digits(1, 20);
+    eprintln!("digits after twenty steps: rel_l2 {gap:.2e}");
+    assert!(gap <= 1e-3);
 }

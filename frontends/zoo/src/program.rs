@@ -93,8 +93,7 @@ pub fn request(info: &PipelineInfo, request: &Request) -> Result<Run, Diagnostic
             .expected_found(format!("0 to {}", info.num_classes.saturating_sub(1)), label));
     }
     let plan = info.sampler.plan(request.steps.unwrap_or(info.default_steps))?;
-    let labels: Vec<i32> =
-        (0..batch).map(|i| request.labels[i.min(request.labels.len() - 1)] as i32).collect();
+    let labels: Vec<i32> = (0..batch).map(|i| request.labels[i.min(request.labels.len() - 1)] as i32).collect();
     let [c, h, w] = info.latent_shape;
     let shape = [batch, c, h, w];
     let draw = |step: u32| -> Vec<f32> {
@@ -142,7 +141,9 @@ pub fn run_of_plan(
 fn guidance_scale(info: &PipelineInfo, request: &Request) -> Result<f64, Diagnostic> {
     let scale = request.guidance_scale.unwrap_or(info.default_guidance_scale);
     if !scale.is_finite() {
-        return Err(Diagnostic::new("request", "guidance scale is not a number").expected_found("a finite number", scale));
+        return Err(
+            Diagnostic::new("request", "guidance scale is not a number").expected_found("a finite number", scale)
+        );
     }
     Ok(if info.guidance_floor { scale.max(1.0) } else { scale })
 }

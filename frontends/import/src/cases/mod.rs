@@ -119,7 +119,8 @@ pub fn open(folder: &Path) -> Result<Case, Diagnostics> {
     };
     // Every recorded output is either computed or named as missing.
     let covered = |out: &str| {
-        case.runs.iter().any(|r| r.expected.iter().any(|e| e.name == out)) || case.unsupported.iter().any(|u| u.0 == out)
+        case.runs.iter().any(|r| r.expected.iter().any(|e| e.name == out))
+            || case.unsupported.iter().any(|u| u.0 == out)
     };
     let left: Vec<String> = recorded.outputs().filter(|n| !covered(n)).map(str::to_string).collect();
     case.unsupported.extend(left.into_iter().map(|n| (n, "no run of this model gives it".to_string())));

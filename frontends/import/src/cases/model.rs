@@ -129,7 +129,8 @@ impl Context<'_> {
         if let (true, Some(null_class)) = (self.recorded.has("out.trajectory"), s.null_class) {
             let guidance = Guidance::On { guided: s.guided, null_class };
             let names = ["in.latents", "in.class_labels", "in.guidance_scale", "in.noise"];
-            let mut run = self.trajectory("trajectory", &s.sampler, guidance, names[0], names[1], names[2], names[3])?;
+            let mut run =
+                self.trajectory("trajectory", &s.sampler, guidance, names[0], names[1], names[2], names[3])?;
             run.expected.iter_mut().for_each(|e| e.tolerance = TRAJECTORY_TOLERANCE);
             runs.push(run);
         }

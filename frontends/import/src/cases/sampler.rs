@@ -61,8 +61,9 @@ pub(crate) fn gaussian(config: &Value) -> Result<Gaussian, Diagnostic> {
         None | Some("ddpm") => GaussianMethod::Ddpm,
         Some("ddim") => GaussianMethod::Ddim { eta },
         Some(other) => {
-            return Err(Diagnostic::new("case", "unknown sampling loop")
-                .expected_found("ddpm or ddim", format!("`{other}`")));
+            return Err(
+                Diagnostic::new("case", "unknown sampling loop").expected_found("ddpm or ddim", format!("`{other}`"))
+            );
         }
     };
     Ok(sampler)

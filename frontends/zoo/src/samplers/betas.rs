@@ -95,7 +95,9 @@ pub fn linspace(start: f64, end: f64, count: usize) -> Vec<f64> {
 fn linspace_f32(start: f32, end: f32, count: usize) -> Vec<f32> {
     let step = if count > 1 { (end - start) / (count - 1) as f32 } else { 0.0 };
     (0..count)
-        .map(|i| if i < count / 2 || count == 1 { start + step * i as f32 } else { end - step * (count - i - 1) as f32 })
+        .map(
+            |i| if i < count / 2 || count == 1 { start + step * i as f32 } else { end - step * (count - i - 1) as f32 },
+        )
         .collect()
 }
 

@@ -42,7 +42,13 @@ impl Ddim {
     /// What the steps compute.
     pub fn form(&self) -> StepForm {
         let noise = if self.eta == 0.0 { Noise::None } else { Noise::Scaled };
-        StepForm { functions: vec![StepKind::Affine], predicts_x0: true, direct: true, clip: self.discrete.clip(), noise }
+        StepForm {
+            functions: vec![StepKind::Affine],
+            predicts_x0: true,
+            direct: true,
+            clip: self.discrete.clip(),
+            noise,
+        }
     }
     /// The coefficients.
     ///

@@ -51,7 +51,13 @@ impl Ddpm {
             Variance::FixedSmall | Variance::FixedSmallLog | Variance::FixedLarge => Noise::Scaled,
             Variance::LearnedRange => Noise::LearnedRange,
         };
-        StepForm { functions: vec![StepKind::Affine], predicts_x0: true, direct: false, clip: self.discrete.clip(), noise }
+        StepForm {
+            functions: vec![StepKind::Affine],
+            predicts_x0: true,
+            direct: false,
+            clip: self.discrete.clip(),
+            noise,
+        }
     }
     /// The coefficients.
     ///

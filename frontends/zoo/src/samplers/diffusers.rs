@@ -153,11 +153,9 @@ impl Discrete {
         }
         let timesteps: Vec<usize> = match self.timestep_spacing {
             Spacing::Leading => (0..steps).rev().map(|i| i * (trained / steps) + self.steps_offset).collect(),
-            Spacing::Linspace => linspace(0.0, (trained - 1) as f64, steps)
-                .iter()
-                .rev()
-                .map(|t| t.round_ties_even() as usize)
-                .collect(),
+            Spacing::Linspace => {
+                linspace(0.0, (trained - 1) as f64, steps).iter().rev().map(|t| t.round_ties_even() as usize).collect()
+            }
             Spacing::Trailing => {
                 let ratio = trained as f64 / steps as f64;
                 let count = (trained as f64 / ratio).ceil() as usize;

@@ -195,7 +195,8 @@ pub fn space_timesteps(diffusion_steps: usize, respacing: &str) -> Result<BTreeS
         Diagnostic::new("sampler", format!("timestep respacing `{respacing}`: {message}"))
             .help("write a number of steps, comma-separated counts by section, or `ddimN`")
     };
-    let number = |text: &str| text.trim().parse::<usize>().map_err(|_| bad(format!("`{text}` is not a number of steps")));
+    let number =
+        |text: &str| text.trim().parse::<usize>().map_err(|_| bad(format!("`{text}` is not a number of steps")));
     if respacing.is_empty() {
         return Ok((0..diffusion_steps).collect());
     }

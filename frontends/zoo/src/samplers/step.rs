@@ -15,13 +15,7 @@ pub struct Stepped {
 /// One affine step. `x` is [B, C, H, W]; `output` is the model's, [B, C or 2·C, H, W]; `coefficients` is a row of the
 /// table (f32[8], see [`Coefficients`]); `noise` has x's shape and is given unless the form has none.
 #[track_caller]
-pub fn affine(
-    form: &StepForm,
-    x: &Tensor,
-    output: &Tensor,
-    coefficients: &Tensor,
-    noise: Option<&Tensor>,
-) -> Stepped {
+pub fn affine(form: &StepForm, x: &Tensor, output: &Tensor, coefficients: &Tensor, noise: Option<&Tensor>) -> Stepped {
     let row = Row(coefficients);
     let channels = x.size(1);
     let (m, v) = match output.size(1) {
