@@ -57,6 +57,24 @@ fn schedulers() {
     fixture("scheduler-flow-euler", &["sigmas", "timesteps", "trajectory"]);
 }
 
+/// Options that the repository's fixtures do not use; each folder's case.json says where its numbers come from.
+#[test]
+fn further_scheduler_options() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/schedulers");
+    let mut count = 0;
+    for entry in folder.read_dir().unwrap() {
+        let case = cases::open(&entry.unwrap().path()).unwrap();
+        assert_eq!(case.unsupported, [], "{}", case.name);
+        let outputs: &[&str] = match case.name.starts_with("flow") {
+            true => &["sigmas", "timesteps", "trajectory"],
+            false => &["pred_original_sample", "timesteps", "trajectory"],
+        };
+        check(&case, outputs);
+        count += 1;
+    }
+    assert_eq!(count, 11);
+}
+
 #[test]
 fn spaced_diffusion() {
     for name in ["ddim", "ddim-eta", "ddpm", "ddpm-cosine", "ddpm-fixedlarge", "ddpm-noclip"] {

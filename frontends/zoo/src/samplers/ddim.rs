@@ -50,6 +50,14 @@ impl Ddim {
             noise,
         }
     }
+    /// σ and √(1 − ᾱ_prev − σ²), the share of ε; in f32, since with η near 1 the difference cancels and what the reference
+    /// steps with is its rounding.
+    fn noise(&self, bar: f32, previous: f32) -> (f64, f64) {
+        let variance = (1.0 - previous) / (1.0 - bar) * (1.0 - bar / previous);
+        let deviation = self.eta as f32 * variance.max(0.0).sqrt();
+        let direction = (1.0 - previous - deviation * deviation).max(0.0).sqrt();
+        (deviation as f64, direction as f64)
+    }
     /// The coefficients.
     ///
     /// # Errors
@@ -64,9 +72,7 @@ impl Ddim {
             let bar = cumprod[t];
             let previous = t.checked_sub(stride).map_or(last, |t| cumprod[t]);
             let (x0, mut epsilon) = self.discrete.predictions(bar, t)?;
-            let variance = (1.0 - previous) / (1.0 - bar) * (1.0 - bar / previous);
-            let deviation = self.eta * variance.max(0.0).sqrt();
-            let direction = (1.0 - previous - deviation * deviation).max(0.0).sqrt();
+            let (deviation, direction) = self.noise(bar as f32, previous as f32);
             let mut next_from_x0 = previous.sqrt();
             if self.use_clipped_model_output {
                 let noise = (1.0 - bar).sqrt();

@@ -70,7 +70,7 @@ impl Ddpm {
         for (k, &t) in timesteps.iter().enumerate() {
             let bar = cumprod[t];
             let previous = timesteps.get(k + 1).map_or(1.0, |&t| cumprod[t]);
-            let alpha = bar / previous;
+            let alpha = (bar as f32 / previous as f32) as f64; // as the reference holds it: 1 − α is small
             let (x0, _) = self.discrete.predictions(bar, t)?;
             let small = ((1.0 - previous) / (1.0 - bar) * (1.0 - alpha)).max(1e-20);
             let noisy = if t > 0 { 1.0 } else { 0.0 };

@@ -173,9 +173,12 @@ impl Gaussian {
                 }
             }
             GaussianMethod::Ddim { eta } => {
-                let sigma = eta * ((1.0 - previous) / (1.0 - bar) * (1.0 - bar / previous)).sqrt();
+                // In f32, since with η near 1 the difference below cancels and what the reference steps with is its rounding.
+                let (b, p) = (bar as f32, previous as f32);
+                let sigma = eta as f32 * ((1.0 - p) / (1.0 - b)).sqrt() * (1.0 - b / p).sqrt();
+                let direction = (1.0 - p - sigma * sigma).max(0.0).sqrt() as f64;
                 // ε is derived again from the (clamped) x0: ε = (√(1/ᾱ)·x − x0) / √(1/ᾱ − 1).
-                let direction = (1.0 - previous - sigma * sigma).max(0.0).sqrt() / recipm1;
+                let (sigma, direction) = (sigma as f64, direction / recipm1);
                 c.next_from_x0 = previous.sqrt() - direction;
                 c.next_from_x = direction * recip;
                 c.deviation = noisy * sigma;
