@@ -1,7 +1,7 @@
 //! Runs the commands of a test file.
 
 use crate::case::{Case, Command, Given, line_of, literal, matches};
-use crate::compare::{allowed, compare};
+use crate::compare::{Allowed, compare};
 use crate::draw;
 use crate::runner::{Arguments, Interp, Runner, find};
 use selvedge_ir::func::Target;
@@ -9,7 +9,7 @@ use selvedge_ir::interp::Precision;
 use selvedge_ir::parse::parse;
 use selvedge_ir::print::print;
 use selvedge_ir::verify::verify;
-use selvedge_ir::{Diagnostic, Function, Module, Tensor, diag, shape::TensorType};
+use selvedge_ir::{Diagnostic, Function, Module, diag, shape::TensorType};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -125,7 +125,8 @@ fn run(case: &Case, before: &Module, after: &Module, device: Option<&str>) -> Re
     let runner = device.map(|name| find(name).ok_or_else(|| format!("no runner `{name}`"))).transpose()?;
     for function in before.functions.iter().filter(|f| has_numbers_only(f)) {
         let given = case.given.get(&function.name).cloned().unwrap_or_default();
-        run_function(before, after, function, &given, runner.as_deref()).map_err(|e| format!("@{}: {e}", function.name))?;
+        run_function(before, after, function, &given, runner.as_deref())
+            .map_err(|e| format!("@{}: {e}", function.name))?;
     }
     Ok(())
 }
@@ -148,7 +149,7 @@ fn run_function(
         if single[i].ty != *ty || double[i].ty != *ty {
             return Err(format!("`{output}` should be {ty}, is {} and {}", single[i].ty, double[i].ty));
         }
-        let allowed = allowed(&single[i], &double[i]);
+        let allowed = Allowed::for_literals(&single[i], &double[i]);
         if let Some(text) = given.expects.get(output) {
             expects.remove(output.as_str());
             let want = literal(text, ty)?;
@@ -162,7 +163,7 @@ fn run_function(
     if before != after {
         let changed = Interp(Precision::F64).run(after, name, &arguments)?;
         for (i, (got, want)) in changed.iter().zip(&double).enumerate() {
-            compare(&format!("result {i} after the passes"), got, want, allowed(&single[i], want))?;
+            compare(&format!("result {i} after the passes"), got, want, Allowed::for_devices(&single[i], want))?;
         }
     }
     if let Some(device) = device
@@ -171,7 +172,7 @@ fn run_function(
         let got = device.run(after, name, &arguments)?;
         for (i, (got, want)) in got.iter().zip(&single).enumerate() {
             let what = format!("result {i} on {}", device.name());
-            compare(&what, got, want, allowed(want, &double[i]))?;
+            compare(&what, got, want, Allowed::for_devices(want, &double[i]))?;
         }
     }
     Ok(())
@@ -187,7 +188,8 @@ fn arguments(module: &Module, function: &Function, given: &Given) -> Result<Argu
         }
         None => Ok(draw::tensor(&format!("{}.{name}", function.name), ty)),
     };
-    let inputs = function.params().into_iter().map(|(name, id)| tensor(name, function.ty(id))).collect::<Result<_, _>>()?;
+    let inputs =
+        function.params().into_iter().map(|(name, id)| tensor(name, function.ty(id))).collect::<Result<_, _>>()?;
     let mut weights = BTreeMap::new();
     for w in module.weights.iter().filter(|w| w.ty.shape.get().is_some()) {
         weights.insert(w.name.clone(), Arc::new(tensor(&w.name, &w.ty)?));

@@ -18,30 +18,49 @@ fn epsilon(dtype: DType) -> f64 {
     }
 }
 
-/// The error allowed for each element of a tensor, from its evaluations in f32 and in f64.
-pub fn allowed(single: &Tensor, double: &Tensor) -> f64 {
-    if epsilon(single.ty.dtype) == 0.0 {
-        return 0.0;
+/// The error allowed for an element: the larger of an absolute bound and one relative to the wanted value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Allowed {
+    /// For every element.
+    pub absolute: f64,
+    /// Times the wanted element's magnitude.
+    pub relative: f64,
+}
+
+impl Allowed {
+    /// For values written in a test, from the interpreter's evaluations: 8 gaps, or 16 units in the element's last place.
+    pub fn for_literals(single: &Tensor, double: &Tensor) -> Allowed {
+        let epsilon = epsilon(single.ty.dtype);
+        let gaps = if epsilon == 0.0 { 0.0 } else { GAPS * gap(single, double) };
+        Allowed { absolute: gaps, relative: ULPS * epsilon }
     }
-    let (single, values) = (single.to_f64(), double.to_f64());
-    let finite = |x: &f64| x.is_finite();
-    let gap = single.iter().zip(&values).map(|(a, b)| (a - b).abs()).filter(finite).fold(0.0, f64::max);
-    let magnitude = values.iter().map(|x| x.abs()).filter(finite).fold(0.0, f64::max);
-    (GAPS * gap).max(ULPS * epsilon(double.ty.dtype) * magnitude)
+    /// For another device or another order of operations: 8 gaps, or 16 units in the last place of the largest element.
+    pub fn for_devices(single: &Tensor, double: &Tensor) -> Allowed {
+        let exact = Allowed::for_literals(single, double);
+        let magnitude = double.to_f64().iter().map(|x| x.abs()).filter(|x| x.is_finite()).fold(0.0, f64::max);
+        Allowed { absolute: exact.absolute.max(exact.relative * magnitude), relative: 0.0 }
+    }
+}
+
+/// The largest finite difference between evaluations in f32 and in f64.
+fn gap(single: &Tensor, double: &Tensor) -> f64 {
+    let (single, double) = (single.to_f64(), double.to_f64());
+    single.iter().zip(&double).map(|(a, b)| (a - b).abs()).filter(|x| x.is_finite()).fold(0.0, f64::max)
 }
 
 /// Compares element by element; NaN equals NaN, infinities equal themselves.
 ///
 /// # Errors
 /// The first element that differs too much, with both values and what was allowed.
-pub fn compare(what: &str, got: &Tensor, want: &Tensor, allowed: f64) -> Result<(), String> {
+pub fn compare(what: &str, got: &Tensor, want: &Tensor, allowed: Allowed) -> Result<(), String> {
     if got.ty != want.ty {
         return Err(format!("{what}: expected type {}, found {}", want.ty, got.ty));
     }
     for (i, (g, w)) in got.to_f64().into_iter().zip(want.to_f64()).enumerate() {
-        let same = g == w || (g.is_nan() && w.is_nan()) || (g - w).abs() <= allowed;
-        if !same {
-            return Err(format!("{what}, element {i}: expected {w:?}, found {g:?}, allowed error {allowed:e}"));
+        let bound = allowed.absolute.max(allowed.relative * w.abs());
+        let close = g.is_finite() && w.is_finite() && (g - w).abs() <= bound;
+        if !(g == w || (g.is_nan() && w.is_nan()) || close) {
+            return Err(format!("{what}, element {i}: expected {w:?}, found {g:?}, allowed error {bound:e}"));
         }
     }
     Ok(())
