@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+/// Problems that get advice on names: comparing all with all takes long for large models, and the first tell enough.
+const NEAREST: usize = 40;
+
 /// The tensors of a model; cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Checkpoint {
@@ -94,7 +97,7 @@ impl Checkpoint {
         let extra: Vec<&str> = self.names().filter(|n| !known(n) && !ignored(n)).collect();
         for weight in needed {
             let Some((file, entry)) = self.find(&weight.name) else {
-                problems.push(self.lacks(weight, &extra));
+                problems.push(self.lacks(weight, &extra, problems.len() < NEAREST));
                 continue;
             };
             if ir_dtype(entry.stored).is_none() {
@@ -133,10 +136,10 @@ impl Checkpoint {
         let all: Vec<&str> = self.names().collect();
         Diagnostic::new("import", format!("tensor `{name}` is not in {}", self.place())).help(nearest(name, &all))
     }
-    fn lacks(&self, weight: &WeightDecl, extra: &[&str]) -> Diagnostic {
-        Diagnostic::new("import", format!("tensor `{}` is missing in {}", weight.name, self.place()))
-            .expected_found(&weight.ty, "nothing of this name")
-            .help(nearest(&weight.name, extra))
+    fn lacks(&self, weight: &WeightDecl, extra: &[&str], near: bool) -> Diagnostic {
+        let what = Diagnostic::new("import", format!("tensor `{}` is missing in {}", weight.name, self.place()))
+            .expected_found(&weight.ty, "nothing of this name");
+        if near { what.help(nearest(&weight.name, extra)) } else { what }
     }
     fn place(&self) -> String {
         match self.files.as_slice() {

@@ -7,6 +7,9 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+/// Names (without endings) that diffusers gives to checkpoints.
+const PLAIN: [&str; 2] = ["diffusion_pytorch_model", "model"];
+
 /// Reads a JSON file.
 ///
 /// # Errors
@@ -63,12 +66,21 @@ pub fn brief(value: &Value) -> String {
 /// No checkpoint, several without an index, a shard of the index that is missing or lacks a tensor, a damaged file.
 pub fn open_checkpoint(folder: &Path) -> Result<Checkpoint, Diagnostics> {
     let names = list(folder)?;
-    let indices: Vec<&PathBuf> = names.iter().filter(|p| ends_with(p, ".safetensors.index.json")).collect();
+    // Variants (`….fp16.safetensors`) may lie beside the checkpoint; the plain name is the one that diffusers loads.
+    let plain = |paths: Vec<&'_ PathBuf>, end: &str| -> Vec<PathBuf> {
+        let named = |p: &&&PathBuf| PLAIN.iter().any(|stem| file_name(p) == format!("{stem}{end}"));
+        match paths.iter().filter(named).collect::<Vec<_>>().as_slice() {
+            [one] => vec![one.to_path_buf()],
+            _ => paths.into_iter().cloned().collect(),
+        }
+    };
+    let index_end = ".safetensors.index.json";
+    let indices = plain(names.iter().filter(|p| ends_with(p, index_end)).collect(), index_end);
     if let [index] = indices.as_slice() {
         return open_shards(folder, index);
     }
-    let files: Vec<&PathBuf> =
-        names.iter().filter(|p| ends_with(p, ".safetensors") && !ends_with(p, "io.safetensors")).collect();
+    let weights = names.iter().filter(|p| ends_with(p, ".safetensors") && !ends_with(p, "io.safetensors"));
+    let files = plain(weights.collect(), ".safetensors");
     let shown = folder.display();
     match (files.as_slice(), indices.len()) {
         ([file], 0) => Checkpoint::open_file(file),
@@ -77,7 +89,7 @@ pub fn open_checkpoint(folder: &Path) -> Result<Checkpoint, Diagnostics> {
             .help("give the folder that holds config.json and the weights")
             .into()),
         (many, _) => {
-            let list = if indices.is_empty() { many } else { &indices };
+            let list = if indices.is_empty() { many } else { indices.as_slice() };
             let list: Vec<String> = list.iter().map(|p| file_name(p)).collect();
             Err(Diagnostic::new("import", format!("several checkpoints in `{shown}`"))
                 .expected_found("one safetensors file or one index", list.join(", "))

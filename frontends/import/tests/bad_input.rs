@@ -90,6 +90,9 @@ fn weights_that_are_not_there() {
     fs::write(folder.path().join("a.safetensors"), &bytes).unwrap();
     fs::write(folder.path().join("b.safetensors"), &bytes).unwrap();
     assert_says(&error(folder.path()), &["several checkpoints", "a.safetensors", "b.safetensors"]);
+    // Of variants the plain name is taken.
+    fs::write(folder.path().join("diffusion_pytorch_model.safetensors"), &bytes).unwrap();
+    load(folder.path().to_str().unwrap()).unwrap();
 }
 
 #[test]

@@ -6,7 +6,8 @@ use selvedge_model::{Graph, Tensor as Value, concat};
 use selvedge_zoo::guidance::Guided;
 use selvedge_zoo::program::{Decoder, PipelineInfo, Request, request, run_of_plan};
 use selvedge_zoo::random::normals;
-use selvedge_zoo::samplers::{Ddim, FlowMethod, Gaussian, RectifiedFlow, Sampler};
+use selvedge_zoo::samplers::diffusers::Spacing;
+use selvedge_zoo::samplers::{Ddim, FlowMatchEuler, FlowMethod, Gaussian, RectifiedFlow, Sampler};
 use selvedge_zoo::sampling::{Denoiser, Guidance, recorded_module, sampling_module};
 use std::collections::BTreeMap;
 
@@ -131,6 +132,35 @@ fn carrying_both_halves_changes_nothing_for_the_first() {
         latents(&module(&model, &sampler, Guidance::Carried { guided }, 4), &run(4, vec![0, 1, 3, 3]), Precision::F32);
     assert_eq!(half[..], both[..8]);
     assert_ne!(both[..8], both[8..]);
+}
+
+/// Heun's method takes the velocity of a model that predicts a variance, too.
+#[test]
+fn variance_channels_are_left_out_where_they_are_not_used() {
+    for method in [FlowMethod::Euler, FlowMethod::Heun] {
+        let sampler = Sampler::RectifiedFlow(RectifiedFlow { method, timestep_scale: 1.0 });
+        let run_with = |outputs: usize| {
+            let module = module(&Linear { channels: 4, outputs }, &sampler, Guidance::Off, 1);
+            let first = Tensor::f32(&[1, 4, 1, 1], normals(1, 0, 0, 4));
+            let mut run = run_of_plan(&sampler, &sampler.plan(3).unwrap(), [1, 4, 1, 1], first, |_| Vec::new());
+            run.inputs.insert("class_labels".into(), Tensor::i32(&[1], vec![2]));
+            latents(&module, &run, Precision::F32)
+        };
+        assert_eq!(run_with(4), run_with(8), "{method:?}");
+    }
+}
+
+#[test]
+fn steps_that_a_schedule_does_not_define_are_refused() {
+    let flow = FlowMatchEuler { shift_terminal: Some(0.1), ..FlowMatchEuler::default() };
+    let error = Sampler::FlowMatchEuler(flow).plan(1).unwrap_err().to_string();
+    assert!(error.contains("step 0 of 1"), "{error}");
+    let mut ddim = Ddim::default();
+    (ddim.discrete.rescale_betas_zero_snr, ddim.discrete.timestep_spacing) = (true, Spacing::Trailing);
+    let error = Sampler::Ddim(ddim).plan(5).unwrap_err().to_string();
+    assert!(error.contains("epsilon prediction is not defined at timestep 999"), "{error}");
+    let flow = Sampler::RectifiedFlow(RectifiedFlow { method: FlowMethod::Euler, timestep_scale: 1.0 });
+    assert!(flow.plan(usize::MAX).unwrap_err().to_string().contains("too many steps"));
 }
 
 #[test]

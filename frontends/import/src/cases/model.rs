@@ -171,7 +171,7 @@ impl Context<'_> {
         };
         let (latents, shape) = self.recorded.ranked::<4>("in.latents")?;
         let plan = s.sampler.plan(steps)?;
-        let noise = recorded_noise(self.recorded, "in.noise", &s.sampler)?;
+        let noise = recorded_noise(self.recorded, "in.noise", &s.sampler, plan.steps(), shape)?;
         let size: usize = shape.iter().product();
         let mut run = run_of_plan(&s.sampler, &plan, shape, latents, |k| noise[k * size..(k + 1) * size].to_vec());
         run.inputs.insert("class_labels".into(), self.in_table(Tensor::i32(&[labels.len()], labels))?);
@@ -199,7 +199,7 @@ impl Context<'_> {
         let (_, [points, ..]) = self.recorded.ranked::<5>(&format!("out.{name}"))?;
         let (latents, shape) = self.recorded.ranked::<4>(first)?;
         let plan = sampler.plan(points.saturating_sub(1))?;
-        let noise = recorded_noise(self.recorded, noise, sampler)?;
+        let noise = recorded_noise(self.recorded, noise, sampler, plan.steps(), shape)?;
         let size: usize = shape.iter().product();
         let mut run = run_of_plan(sampler, &plan, shape, latents, |k| noise[k * size..(k + 1) * size].to_vec());
         run.inputs.insert("class_labels".into(), self.labels(labels)?);

@@ -7,7 +7,7 @@ use selvedge_ir::{Diagnostic, Diagnostics, Tensor};
 use selvedge_zoo::program::run_of_plan;
 use selvedge_zoo::samplers::betas::BetaSchedule;
 use selvedge_zoo::samplers::gaussian::GaussianVariance;
-use selvedge_zoo::samplers::{Gaussian, GaussianMethod, Sampler, diffusers};
+use selvedge_zoo::samplers::{Gaussian, GaussianMethod, Noise, Sampler, diffusers};
 use selvedge_zoo::sampling::recorded_module;
 use serde_json::Value;
 
@@ -74,7 +74,7 @@ fn run(name: &str, sampler: Sampler, steps: usize, first: &str, recorded: &Recor
     let (first, [_, channels, ..]) = recorded.ranked::<4>(&format!("in.{first}"))?;
     let shape = [batch, channels, height, width];
     let plan = sampler.plan(steps)?;
-    let noise = recorded_noise(recorded, "in.noise", &sampler)?;
+    let noise = recorded_noise(recorded, "in.noise", &sampler, steps, shape)?;
     let size: usize = shape.iter().product();
     let mut run = run_of_plan(&sampler, &plan, shape, first, |k| noise[k * size..(k + 1) * size].to_vec());
     run.tables.remove("timestep"); // the recorded outputs know it already
@@ -98,11 +98,22 @@ fn run(name: &str, sampler: Sampler, steps: usize, first: &str, recorded: &Recor
     Ok(Case { name: name.to_string(), runs: vec![run], unsupported: Vec::new() })
 }
 
-/// The recorded noise of all steps, if the sampler takes any.
-pub(super) fn recorded_noise(recorded: &Recorded, name: &str, sampler: &Sampler) -> Result<Vec<f32>, Diagnostic> {
-    if sampler.form().noise == selvedge_zoo::samplers::Noise::None {
+/// The recorded noise of all steps, if the sampler takes any: [steps] ++ shape.
+pub(super) fn recorded_noise(
+    recorded: &Recorded,
+    name: &str,
+    sampler: &Sampler,
+    steps: usize,
+    shape: [usize; 4],
+) -> Result<Vec<f32>, Diagnostic> {
+    if sampler.form().noise == Noise::None {
         return Ok(Vec::new());
     }
     let noise: Tensor = recorded.get(name)?;
+    let wanted: Vec<usize> = [steps].into_iter().chain(shape).collect();
+    if noise.sizes() != wanted {
+        return Err(Diagnostic::new("case", format!("recorded tensor `{name}` has another shape"))
+            .expected_found(format!("{wanted:?}"), format!("{:?}", noise.sizes())));
+    }
     Ok(noise.to_f32())
 }

@@ -2,7 +2,7 @@
 //! reading a `scheduler_config.json`.
 
 use super::betas::{BetaSchedule, alphas_cumprod_f32, linspace, rescale_zero_terminal_snr};
-use super::{Ddim, Ddpm, FlowMatchEuler, Sampler};
+use super::{Ddim, Ddpm, FlowMatchEuler, MAX_STEPS, Sampler};
 use selvedge_ir::Diagnostic;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -113,8 +113,9 @@ impl Discrete {
         if self.thresholding {
             return Err(unsupported(class, "thresholding", "false", "true"));
         }
-        if self.num_train_timesteps == 0 {
-            return Err(unsupported(class, "num_train_timesteps", "a positive number", "0"));
+        if !(1..=MAX_STEPS).contains(&self.num_train_timesteps) {
+            let expected = format!("1 to {MAX_STEPS}");
+            return Err(unsupported(class, "num_train_timesteps", expected, self.num_train_timesteps));
         }
         if let Some(betas) = &self.trained_betas
             && betas.len() != self.num_train_timesteps

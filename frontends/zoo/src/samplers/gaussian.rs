@@ -1,7 +1,7 @@
 //! Gaussian diffusion as in the DiT repository: respaced DDPM and DDIM on a discrete noise schedule, in f64.
 
 use super::betas::BetaSchedule;
-use super::{Coefficients, Noise, StepForm, StepKind, StepPlan};
+use super::{Coefficients, MAX_STEPS, Noise, StepForm, StepKind, StepPlan};
 use selvedge_ir::Diagnostic;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -96,10 +96,11 @@ impl Gaussian {
     /// # Errors
     /// A respacing that cannot be met.
     pub fn spaced(&self, steps: usize) -> Result<Spaced, Diagnostic> {
-        let respacing = match (&self.timestep_respacing, self.method) {
-            (Some(text), _) => text.clone(),
-            (None, _) => steps.to_string(),
-        };
+        if !(1..=MAX_STEPS).contains(&self.diffusion_steps) {
+            return Err(Diagnostic::new("sampler", "number of training steps (`diffusion_steps`) out of range")
+                .expected_found(format!("1 to {MAX_STEPS}"), self.diffusion_steps));
+        }
+        let respacing = self.timestep_respacing.clone().unwrap_or_else(|| steps.to_string());
         let taken = space_timesteps(self.diffusion_steps, &respacing)?;
         let betas = self.noise_schedule.named_f64(self.diffusion_steps)?;
         let mut spaced =

@@ -29,6 +29,9 @@ pub use rectified_flow::{FlowMethod, RectifiedFlow};
 use selvedge_ir::Diagnostic;
 use serde::{Deserialize, Serialize};
 
+/// Most steps of a run, and of a training schedule; beyond it tables would not fit memory, and nothing would be gained.
+pub const MAX_STEPS: usize = 100_000;
+
 /// A sampler with its configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
@@ -180,12 +183,23 @@ impl Sampler {
                 .expected_found("1 step or more", 0)
                 .help("give a positive number of steps"));
         }
-        match self {
+        if steps > MAX_STEPS {
+            return Err(
+                Diagnostic::new("sampler", "too many steps").expected_found(format!("at most {MAX_STEPS}"), steps)
+            );
+        }
+        let plan = match self {
             Sampler::Gaussian(s) => s.plan(steps),
             Sampler::Ddim(s) => s.plan(steps),
             Sampler::Ddpm(s) => s.plan(steps),
             Sampler::FlowMatchEuler(s) => s.plan(steps),
             Sampler::RectifiedFlow(s) => s.plan(steps),
+        }?;
+        match plan.coefficients.iter().position(|c| c.row().iter().any(|x| !x.is_finite())) {
+            None => Ok(plan),
+            Some(k) => Err(Diagnostic::new("sampler", format!("step {k} of {steps} is not defined by this schedule"))
+                .expected_found("finite coefficients", format!("{:?}", plan.coefficients[k]))
+                .help("the schedule has no noise or no signal left there, or is degenerate for so few steps")),
         }
     }
 }

@@ -45,6 +45,7 @@ pub fn affine(form: &StepForm, x: &Tensor, output: &Tensor, coefficients: &Tenso
 #[track_caller]
 pub fn heun(x: &Tensor, coefficients: &Tensor, slope: impl Fn(&Tensor, bool) -> Tensor) -> Tensor {
     let dt = Row(coefficients).next_from_m();
+    let slope = |x: &Tensor, second: bool| slope(x, second).narrow(1, 0, x.size(1));
     let first = slope(x, false);
     let second = slope(&(x + &first * &dt), true);
     x + (first + second) * (dt * 0.5)
