@@ -1,5 +1,6 @@
 //! Classifier-free guidance: one batch [conditional; unconditional], combined on the device.
 
+use crate::samplers::step::first_channels;
 use selvedge_ir::DType;
 use selvedge_model::{Tensor, concat};
 use serde::{Deserialize, Serialize};
@@ -54,7 +55,7 @@ pub fn combine_both(output: &Tensor, count: usize, scale: &Tensor) -> Tensor {
 
 #[track_caller]
 fn guided(output: &Tensor, count: usize, scale: &Tensor) -> Tensor {
-    let [conditional, unconditional] = output.narrow(1, 0, count).chunk(0);
+    let [conditional, unconditional] = first_channels(output, count).chunk(0);
     &unconditional + scale * (conditional - &unconditional)
 }
 

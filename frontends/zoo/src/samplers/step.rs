@@ -45,10 +45,16 @@ pub fn affine(form: &StepForm, x: &Tensor, output: &Tensor, coefficients: &Tenso
 #[track_caller]
 pub fn heun(x: &Tensor, coefficients: &Tensor, slope: impl Fn(&Tensor, bool) -> Tensor) -> Tensor {
     let dt = Row(coefficients).next_from_m();
-    let slope = |x: &Tensor, second: bool| slope(x, second).narrow(1, 0, x.size(1));
+    let slope = |x: &Tensor, second: bool| first_channels(&slope(x, second), x.size(1));
     let first = slope(x, false);
     let second = slope(&(x + &first * &dt), true);
     x + (first + second) * (dt * 0.5)
+}
+
+/// The first `count` channels; nothing is cut where there are no more.
+#[track_caller]
+pub(crate) fn first_channels(t: &Tensor, count: usize) -> Tensor {
+    if t.size(1) == count { t.clone() } else { t.narrow(1, 0, count) }
 }
 
 /// Multiplies the noise.
