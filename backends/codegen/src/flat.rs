@@ -1,0 +1,160 @@
+//! A function without calls and composites, equal values shared: what lowering works on.
+
+use selvedge_ir::func::Target;
+use selvedge_ir::op::{Composite, OpClass, TypeError};
+use selvedge_ir::ops::Map;
+use selvedge_ir::scalar::Body;
+use selvedge_ir::{Builder, Def, Diagnostic, Function, Module, Op, Place, ValueId};
+use std::collections::HashMap;
+
+/// Inlines calls and expands composites. The result's returns are those of `function`, in order.
+///
+/// # Errors
+/// A callee that does not exist, recursion, or a violated constraint.
+pub fn flatten(module: &Module, function: &Function) -> Result<Function, Diagnostic> {
+    let mut flat = Flat { module, builder: Builder::new(&function.name), known: HashMap::new(), depth: 0 };
+    let mut args = Vec::new();
+    for (name, id) in function.params() {
+        args.push(flat.builder.input(name, function.ty(id).clone()));
+    }
+    let results = flat.copy(function, &args)?;
+    for (returned, mut value) in function.returns.iter().zip(results) {
+        // What is returned has memory of its own: data that is returned as it came is copied.
+        if is_leaf(&flat.builder, value) {
+            value = flat.push(&Map { body: Body::identity() }.into(), vec![value], &[], None)?;
+        }
+        match &returned.target {
+            Target::Output(name) => flat.builder.output(name, value),
+            Target::State(name) => flat.builder.write_state(name, value),
+        }
+    }
+    Ok(flat.builder.finish())
+}
+
+/// Calls may nest this deep; a deeper nest is recursion, which no function may have.
+const DEPTH: usize = 64;
+
+/// True if the value is a leaf, or a reshape of one.
+fn is_leaf(builder: &Builder, mut id: ValueId) -> bool {
+    let function = builder.function();
+    while let Some((Op::Reshape(_), args)) = function.op(id) {
+        id = args[0];
+    }
+    function.op(id).is_some_and(|(op, _)| op.class() == OpClass::Leaf)
+}
+
+struct Flat<'a> {
+    module: &'a Module,
+    builder: Builder,
+    known: HashMap<(Op, Vec<ValueId>), ValueId>,
+    depth: usize,
+}
+
+impl Flat<'_> {
+    /// Copies a function's values, its parameters replaced by `args`; returns its returned values.
+    fn copy(&mut self, function: &Function, args: &[ValueId]) -> Result<Vec<ValueId>, Diagnostic> {
+        self.depth += 1;
+        if self.depth > DEPTH {
+            return Err(Diagnostic::new("codegen call", format!("function `{}` calls itself", function.name)));
+        }
+        let mut map: Vec<ValueId> = Vec::with_capacity(function.values.len());
+        let mut results: HashMap<u32, Vec<ValueId>> = HashMap::new();
+        let mut params = args.iter();
+        for id in function.ids() {
+            let value = function.value(id);
+            let new = match &value.def {
+                Def::Op { op: Op::Input(input), .. } => *params.next().ok_or_else(|| {
+                    Diagnostic::new("codegen call", format!("no argument for `{}` of `{}`", input.name, function.name))
+                })?,
+                Def::Op { op, args } => {
+                    let args: Vec<ValueId> = args.iter().map(|a| map[a.0 as usize]).collect();
+                    self.push(op, args, &value.places, value.name.as_deref())?
+                }
+                Def::Result { call, index } => {
+                    let call_id = call.0;
+                    if !results.contains_key(&call_id) {
+                        let call = &function.calls[call_id as usize];
+                        let callee = self.module.function(&call.function).ok_or_else(|| {
+                            Diagnostic::new("codegen call", format!("there is no function `{}`", call.function))
+                        })?;
+                        let args: Vec<ValueId> = call.args.iter().map(|a| map[a.0 as usize]).collect();
+                        let values = self.copy(callee, &args)?;
+                        results.insert(call_id, values);
+                    }
+                    results[&call_id][*index as usize]
+                }
+            };
+            map.push(new);
+        }
+        self.depth -= 1;
+        Ok(function.returns.iter().map(|r| map[r.value.0 as usize]).collect())
+    }
+
+    fn push(
+        &mut self,
+        op: &Op,
+        args: Vec<ValueId>,
+        places: &[Place],
+        name: Option<&str>,
+    ) -> Result<ValueId, Diagnostic> {
+        let at = places.first().copied();
+        if let Some(composite) = composite(op) {
+            let mut b = Builder::new(op.kind().text());
+            b.set_place(at);
+            let params: Vec<ValueId> =
+                args.iter().enumerate().map(|(i, a)| b.input(format!("x{i}"), self.builder.ty(*a).clone())).collect();
+            let result = composite
+                .expand(&mut b, &params)
+                .map_err(|e: TypeError| e.diagnostic(op.kind().text()).at(at))?;
+            b.output("result", result);
+            let expansion = b.finish();
+            return Ok(self.copy(&expansion, &args)?[0]);
+        }
+        let key = (op.clone(), args);
+        if let Some(id) = self.known.get(&key) {
+            return Ok(*id);
+        }
+        self.builder.set_place(at);
+        let id = self.builder.try_push(op.clone(), &key.1)?;
+        self.builder.set_places(id, places.to_vec());
+        if let Some(name) = name {
+            self.builder.set_name(id, name);
+        }
+        self.known.insert(key, id);
+        Ok(id)
+    }
+}
+
+/// The operator as a composite, if it is one.
+fn composite(op: &Op) -> Option<&dyn Composite> {
+    match op {
+        Op::Softmax(c) => Some(c),
+        Op::LayerNorm(c) => Some(c),
+        Op::RmsNorm(c) => Some(c),
+        Op::GroupNorm(c) => Some(c),
+        Op::Attention(c) => Some(c),
+        Op::LocalAttention(c) => Some(c),
+        Op::Rope(c) => Some(c),
+        Op::PoolTokens(c) => Some(c),
+        Op::Resize(c) => Some(c),
+        Op::Input(_)
+        | Op::Weight(_)
+        | Op::State(_)
+        | Op::Const(_)
+        | Op::Iota(_)
+        | Op::Map(_)
+        | Op::Reduce(_)
+        | Op::Contract(_)
+        | Op::Window(_)
+        | Op::Scan(_)
+        | Op::Transpose(_)
+        | Op::Reshape(_)
+        | Op::Broadcast(_)
+        | Op::Slice(_)
+        | Op::Pad(_)
+        | Op::Concat(_)
+        | Op::Gather(_)
+        | Op::Scatter(_)
+        | Op::Topk(_) => None,
+    }
+}
