@@ -304,38 +304,49 @@ pub fn linear(coordinates: &[Index], sizes: &[u64]) -> Index {
     coordinates.iter().zip(sizes).fold(Index::constant(0), |sum, (c, size)| sum.times((*size).max(1)).add(c))
 }
 
-/// As a WGSL expression of type `u32`.
-impl fmt::Display for Index {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, (atom, c)) in self.terms.iter().enumerate() {
-            if i > 0 {
-                f.write_str(" + ")?;
-            }
-            if *c != 1 {
-                write!(f, "{c}u * ")?;
-            }
-            write!(f, "{atom}")?;
+impl Index {
+    /// As a WGSL expression of type `u32`; `bind` gives a name to a part that is worth computing once.
+    pub fn wgsl(&self, bind: &mut dyn FnMut(String) -> String) -> String {
+        let mut parts: Vec<String> = Vec::with_capacity(self.terms.len() + 1);
+        for (atom, c) in &self.terms {
+            let atom = atom.wgsl(bind);
+            parts.push(if *c == 1 { atom } else { format!("{c}u * {atom}") });
         }
-        match (self.terms.is_empty(), self.constant) {
-            (true, c) => write!(f, "{c}u"),
-            (false, 0) => Ok(()),
-            (false, c) => write!(f, " + {c}u"),
+        if parts.is_empty() || self.constant > 0 {
+            parts.push(format!("{}u", self.constant));
+        }
+        parts.join(" + ")
+    }
+    /// True if the expression is a single name or number.
+    pub fn is_simple(&self) -> bool {
+        match self.terms.as_slice() {
+            [] => true,
+            [(Atom::Var { .. }, 1)] => self.constant == 0,
+            _ => false,
         }
     }
 }
 
-impl fmt::Display for Atom {
+impl Atom {
+    fn wgsl(&self, bind: &mut dyn FnMut(String) -> String) -> String {
+        let text = match self {
+            Atom::Var { name, .. } => return name.to_string(),
+            Atom::Div(x, d) if d.is_power_of_two() => format!("({}) >> {}u", x.wgsl(bind), d.trailing_zeros()),
+            Atom::Div(x, d) => format!("({}) / {d}u", x.wgsl(bind)),
+            Atom::Mod(x, d) if d.is_power_of_two() => format!("({}) & {}u", x.wgsl(bind), d - 1),
+            Atom::Mod(x, d) => format!("({}) % {d}u", x.wgsl(bind)),
+            Atom::Min(x, c) => format!("min({}, {c}u)", x.wgsl(bind)),
+            Atom::Less(x, c) => format!("max({}, {c}u) - {c}u", x.wgsl(bind)),
+            Atom::From(c, x) => format!("{c}u - ({})", x.wgsl(bind)),
+        };
+        bind(text)
+    }
+}
+
+/// As a WGSL expression of type `u32`.
+impl fmt::Display for Index {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Atom::Var { name, .. } => f.write_str(name),
-            Atom::Div(x, d) if d.is_power_of_two() => write!(f, "(({x}) >> {}u)", d.trailing_zeros()),
-            Atom::Div(x, d) => write!(f, "(({x}) / {d}u)"),
-            Atom::Mod(x, d) if d.is_power_of_two() => write!(f, "(({x}) & {}u)", d - 1),
-            Atom::Mod(x, d) => write!(f, "(({x}) % {d}u)"),
-            Atom::Min(x, c) => write!(f, "min({x}, {c}u)"),
-            Atom::Less(x, c) => write!(f, "(max({x}, {c}u) - {c}u)"),
-            Atom::From(c, x) => write!(f, "({c}u - ({x}))"),
-        }
+        f.write_str(&self.wgsl(&mut |part| format!("({part})")))
     }
 }
 

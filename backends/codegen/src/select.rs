@@ -21,13 +21,22 @@ const CHEAP_OPS: usize = 12;
 /// Loads that an epilogue may add to a kernel.
 const EPILOGUE_LOADS: usize = 16;
 
-/// One kernel's work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One kernel's work: a root and the values behind it that are computed from each of its elements.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unit {
+    /// From the root (a heavy operator, or a stored map or view) along maps, reshapes and transposes to what is stored.
+    pub path: Vec<ValueId>,
+}
+
+impl Unit {
     /// The heavy operator; for a map unit, the stored value.
-    pub root: ValueId,
-    /// The stored value: the end of the root's epilogue.
-    pub result: ValueId,
+    pub fn root(&self) -> ValueId {
+        self.path[0]
+    }
+    /// The stored value.
+    pub fn result(&self) -> ValueId {
+        *self.path.last().expect("a path has a root")
+    }
 }
 
 /// What is stored, and the units in an order that respects dependencies.
@@ -130,10 +139,10 @@ pub fn select(function: &Function, force: &[ValueId]) -> Selection {
     for id in function.ids().filter(|id| s.live[id.0 as usize] && s.stored[id.0 as usize]) {
         let i = id.0 as usize;
         if s.absorbed[i].is_none() && !is_heavy(function, id) && !is_data(function, id) {
-            units.push(Unit { root: id, result: id });
+            units.push(Unit { path: vec![id] });
         }
     }
-    units.sort_by_key(|u| u.result);
+    units.sort_by_key(Unit::result);
     Selection { stored: s.stored, units }
 }
 
@@ -184,9 +193,10 @@ impl Selecting<'_> {
                 }
             }
             let length = path.iter().position(|v| *v == end).expect("the end is on the path") + 1;
-            path[..length].iter().for_each(|v| self.absorbed[v.0 as usize] = Some(root));
+            path.truncate(length);
+            path.iter().for_each(|v| self.absorbed[v.0 as usize] = Some(root));
             self.stored[end.0 as usize] = true;
-            units.push(Unit { root, result: end });
+            units.push(Unit { path });
         }
         units
     }

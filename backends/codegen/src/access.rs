@@ -1,0 +1,331 @@
+//! How a kernel reaches tensors: which it touches and where, the bindings that follow, and the WGSL of each access.
+//!
+//! A kernel is emitted twice with the same code. The first time nothing is known of memory and the touched range of
+//! each tensor is collected; the second time the ranges have become windows (bindings of at most the target's size)
+//! and the text names them. A tensor in one window is addressed from the window's start, so that equal kernels on
+//! other memory have equal texts.
+
+use crate::index::Index;
+use crate::target::Target;
+use selvedge_bundle::manifest::{ALIGN, Access as Usage, Region};
+use selvedge_ir::DType;
+use selvedge_shaders::memory::{self, Layout};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+/// Index of a tensor in the plan's table.
+pub type TensorId = usize;
+
+/// A tensor in memory.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    /// For people.
+    pub label: String,
+    /// Element type.
+    pub dtype: DType,
+    /// Weights keep the checkpoint's format, everything else takes a word an element.
+    pub layout: Layout,
+    /// Number of elements.
+    pub elements: u64,
+    /// Where it is; empty until memory is planned. Pieces follow each other and all but the last end at multiples of [`ALIGN`].
+    pub pieces: Vec<Region>,
+}
+
+impl Tensor {
+    /// Bytes in use.
+    pub fn bytes(&self) -> u64 {
+        memory::bytes(self.dtype, self.layout, self.elements)
+    }
+}
+
+/// The range of 16-byte quads of a tensor that a kernel touches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Touch {
+    /// Which tensor.
+    pub tensor: TensorId,
+    /// First quad.
+    pub low: u64,
+    /// Last quad.
+    pub high: u64,
+    /// Some access reads.
+    pub read: bool,
+    /// Some access writes.
+    pub written: bool,
+}
+
+/// Part of a tensor behind a binding; quads `low..high` of the tensor start at quad `start` of the binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span {
+    low: u64,
+    high: u64,
+    binding: usize,
+    start: u64,
+}
+
+/// The bindings of a kernel.
+#[derive(Clone, Debug, Default)]
+pub struct Windows {
+    /// What is bound, by binding number.
+    pub bindings: Vec<(Region, Usage)>,
+    spans: BTreeMap<TensorId, Vec<Span>>,
+}
+
+impl Windows {
+    /// Windows for the touched ranges; `None` if the target has too few storage buffers.
+    pub fn new(touches: &[Touch], tensors: &[Tensor], usages: &[Usage], target: &Target) -> Option<Windows> {
+        let limit = target.max_binding_bytes / ALIGN * ALIGN;
+        // (tensor, first byte in the tensor, region)
+        let mut parts: Vec<(TensorId, u64, Region)> = Vec::new();
+        for touch in touches {
+            let mut first = 0;
+            for piece in &tensors[touch.tensor].pieces {
+                let padded = padded(piece.bytes);
+                let low = (touch.low * 16).max(first);
+                let high = (touch.high * 16 + 16).min(first + padded);
+                if low < high {
+                    // The whole piece if it fits: then the offset is 0 in every kernel.
+                    let (mut start, end) = if padded <= limit {
+                        (first, first + padded)
+                    } else {
+                        (low / ALIGN * ALIGN, high.div_ceil(ALIGN) * ALIGN)
+                    };
+                    while start < end {
+                        let bytes = (end - start).min(limit);
+                        let offset = piece.offset + (start - first);
+                        parts.push((touch.tensor, start, Region { buffer: piece.buffer, offset, bytes }));
+                        start += bytes;
+                    }
+                }
+                first += padded;
+            }
+        }
+        let mut regions: Vec<Region> = Vec::new();
+        for (_, _, region) in &parts {
+            if !regions.contains(region) {
+                regions.push(*region);
+            }
+        }
+        if regions.len() > target.storage_buffers as usize {
+            regions = merged(regions, limit);
+            if regions.len() > target.storage_buffers as usize {
+                return None;
+            }
+        }
+        let mut windows = Windows::default();
+        windows.bindings = regions.iter().map(|r| (*r, usages[r.buffer as usize])).collect();
+        for (tensor, first, part) in parts {
+            let binding = regions
+                .iter()
+                .position(|r| {
+                    r.buffer == part.buffer && r.offset <= part.offset && part.offset + part.bytes <= r.offset + r.bytes
+                })
+                .expect("every part lies in a binding");
+            let start = (part.offset - regions[binding].offset) / 16;
+            let span = Span { low: first / 16, high: (first + part.bytes) / 16, binding, start };
+            windows.spans.entry(tensor).or_default().push(span);
+        }
+        Some(windows)
+    }
+}
+
+/// Bytes rounded up to whole regions; an empty tensor has one, too.
+pub fn padded(bytes: u64) -> u64 {
+    bytes.max(1).div_ceil(ALIGN) * ALIGN
+}
+
+/// The fewest intervals of at most `limit` bytes that cover the regions.
+fn merged(mut regions: Vec<Region>, limit: u64) -> Vec<Region> {
+    regions.sort_by_key(|r| (r.buffer, r.offset));
+    let mut all: Vec<Region> = Vec::new();
+    for r in regions {
+        match all.last_mut() {
+            Some(last) if last.buffer == r.buffer && r.offset + r.bytes - last.offset <= limit => {
+                last.bytes = last.bytes.max(r.offset + r.bytes - last.offset);
+            }
+            Some(_) | None => all.push(r),
+        }
+    }
+    all
+}
+
+/// Collects touched ranges, and writes accesses.
+pub struct Access<'a> {
+    /// The plan's tensors.
+    pub tensors: &'a [Tensor],
+    touches: Vec<Touch>,
+    windows: Option<Windows>,
+    helpers: BTreeSet<(TensorId, Helper)>,
+}
+
+/// Functions for a tensor that lies in several windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Helper {
+    Quad,
+    Word,
+    SetQuad,
+    SetWord,
+}
+
+impl Helper {
+    fn name(self) -> &'static str {
+        match self {
+            Helper::Quad => "quad",
+            Helper::Word => "word",
+            Helper::SetQuad => "set_quad",
+            Helper::SetWord => "set_word",
+        }
+    }
+}
+
+impl<'a> Access<'a> {
+    /// Collects ranges; the text is not used.
+    pub fn collecting(tensors: &'a [Tensor]) -> Access<'a> {
+        Access { tensors, touches: Vec::new(), windows: None, helpers: BTreeSet::new() }
+    }
+    /// Writes accesses through windows.
+    pub fn through(tensors: &'a [Tensor], windows: Windows) -> Access<'a> {
+        Access { windows: Some(windows), ..Access::collecting(tensors) }
+    }
+    /// What was touched, in order of the first touch.
+    pub fn touches(&self) -> &[Touch] {
+        &self.touches
+    }
+
+    fn touch(&mut self, tensor: TensorId, quads: (u64, u64), write: bool) {
+        let (low, high) = quads;
+        match self.touches.iter_mut().find(|t| t.tensor == tensor) {
+            Some(t) => {
+                (t.low, t.high) = (t.low.min(low), t.high.max(high));
+                t.read |= !write;
+                t.written |= write;
+            }
+            None => self.touches.push(Touch { tensor, low, high, read: !write, written: write }),
+        }
+    }
+    /// The spans that hold a range of quads.
+    fn spans(&self, tensor: TensorId, (low, high): (u64, u64)) -> Vec<Span> {
+        let all = match &self.windows {
+            Some(windows) => windows.spans.get(&tensor).cloned().unwrap_or_default(),
+            None => vec![Span { low: 0, high: u64::MAX, binding: 0, start: 0 }],
+        };
+        all.into_iter().filter(|s| s.low <= high && low < s.high).collect()
+    }
+    fn helper(&mut self, tensor: TensorId, helper: Helper) -> String {
+        self.helpers.insert((tensor, helper));
+        format!("{}_{}", helper.name(), self.number(tensor))
+    }
+    fn number(&self, tensor: TensorId) -> usize {
+        self.touches.iter().position(|t| t.tensor == tensor).expect("a touched tensor")
+    }
+
+    /// An expression of quad `q` (`vec4<u32>`).
+    pub fn quad(&mut self, tensor: TensorId, q: &Index, bind: &mut dyn FnMut(String) -> String) -> String {
+        self.touch(tensor, q.range(), false);
+        match self.spans(tensor, q.range())[..] {
+            [span] => format!("b{}[{}]", span.binding, span.place(q, 1).wgsl(bind)),
+            _ => format!("{}({})", self.helper(tensor, Helper::Quad), q.wgsl(bind)),
+        }
+    }
+    /// An expression of word `w` (`u32`).
+    pub fn word(&mut self, tensor: TensorId, w: &Index, bind: &mut dyn FnMut(String) -> String) -> String {
+        let quads = quads(w);
+        self.touch(tensor, quads, false);
+        match self.spans(tensor, quads)[..] {
+            [span] => span.word(w, bind),
+            _ => format!("{}({})", self.helper(tensor, Helper::Word), w.wgsl(bind)),
+        }
+    }
+    /// A statement that sets quad `q`.
+    pub fn set_quad(
+        &mut self,
+        tensor: TensorId,
+        q: &Index,
+        value: &str,
+        bind: &mut dyn FnMut(String) -> String,
+    ) -> String {
+        self.touch(tensor, q.range(), true);
+        match self.spans(tensor, q.range())[..] {
+            [span] => format!("b{}[{}] = {value};", span.binding, span.place(q, 1).wgsl(bind)),
+            _ => format!("{}({}, {value});", self.helper(tensor, Helper::SetQuad), q.wgsl(bind)),
+        }
+    }
+    /// A statement that sets word `w`.
+    pub fn set_word(
+        &mut self,
+        tensor: TensorId,
+        w: &Index,
+        value: &str,
+        bind: &mut dyn FnMut(String) -> String,
+    ) -> String {
+        let quads = quads(w);
+        self.touch(tensor, quads, true);
+        match self.spans(tensor, quads)[..] {
+            [span] => format!("{} = {value};", span.word(w, bind)),
+            _ => format!("{}({}, {value});", self.helper(tensor, Helper::SetWord), w.wgsl(bind)),
+        }
+    }
+
+    /// The functions that accesses call.
+    pub fn helpers(&self) -> String {
+        let mut out = String::new();
+        for (tensor, helper) in &self.helpers {
+            let spans = self.windows.as_ref().and_then(|w| w.spans.get(tensor)).map_or(&[][..], |s| s);
+            let (parameters, result) = match helper {
+                Helper::Quad => ("i: u32", " -> vec4<u32>"),
+                Helper::Word => ("i: u32", " -> u32"),
+                Helper::SetQuad => ("i: u32, value: vec4<u32>", ""),
+                Helper::SetWord => ("i: u32, value: u32", ""),
+            };
+            let unit = match helper {
+                Helper::Quad | Helper::SetQuad => 1,
+                Helper::Word | Helper::SetWord => 4,
+            };
+            let _ = writeln!(out, "fn {}_{}({parameters}){result} {{", helper.name(), self.number(*tensor));
+            for (n, span) in spans.iter().enumerate() {
+                let place = span.place(&Index::var("i", span.high * unit), unit);
+                let target = match unit {
+                    1 => format!("b{}[{place}]", span.binding),
+                    _ => format!("b{}[({place}) >> 2u][({place}) & 3u]", span.binding),
+                };
+                let statement = match helper {
+                    Helper::Quad | Helper::Word => format!("return {target};"),
+                    Helper::SetQuad | Helper::SetWord => format!("{target} = value; return;"),
+                };
+                // The last window needs no test: an index beyond it does not occur.
+                let _ = match n + 1 < spans.len() {
+                    true => writeln!(out, "    if i < {}u {{ {statement} }}", span.high * unit),
+                    false => writeln!(out, "    {statement}"),
+                };
+            }
+            out.push_str("}\n");
+        }
+        out
+    }
+}
+
+impl Span {
+    /// The index in the binding, in units of a quad (1) or word (4).
+    fn place(&self, i: &Index, unit: u64) -> Index {
+        match self.start.checked_sub(self.low) {
+            Some(shift) => i.plus(shift * unit),
+            None => i.less((self.low - self.start) * unit),
+        }
+    }
+    fn word(&self, w: &Index, bind: &mut dyn FnMut(String) -> String) -> String {
+        let place = self.place(w, 4);
+        if let Some(lane) = place.known_rem(4) {
+            return format!("b{}[{}].{}", self.binding, place.div(4).wgsl(bind), LANES[lane as usize]);
+        }
+        let text = place.wgsl(bind);
+        let name = if place.is_simple() { text } else { bind(text) };
+        format!("b{}[{name} >> 2u][{name} & 3u]", self.binding)
+    }
+}
+
+/// Names of a vector's components.
+pub const LANES: [&str; 4] = ["x", "y", "z", "w"];
+
+fn quads(w: &Index) -> (u64, u64) {
+    let (low, high) = w.range();
+    (low / 4, high / 4)
+}

@@ -1,0 +1,248 @@
+//! Contractions as batched matrix products, and what convolutions share with them.
+
+use super::*;
+use crate::emit::Emitter;
+use selvedge_ir::ops::Contract;
+use selvedge_ir::spec::Role;
+use selvedge_shaders::kernels::contract::{BOrder, Contract as Direct, Product};
+use selvedge_shaders::kernels::contract_subgroup::ContractSubgroup;
+
+pub(super) fn lower<'a>(
+    lowering: &mut Lowering<'a>,
+    epilogue: Epilogue<'a>,
+    contract: &Contract,
+    a: ValueId,
+    b: ValueId,
+) -> Result<Vec<Job<'a>>, Diagnostic> {
+    let context = lowering.context;
+    let spec = &contract.spec;
+    // Lanes run along columns: the result's last axis is one of them, so operands may change places.
+    let swap = spec.out.last().is_some_and(|l| spec.role(*l) == Some(Role::Rows));
+    let (a, b, a_letters, b_letters) =
+        if swap { (b, a, spec.b.clone(), spec.a.clone()) } else { (a, b, spec.a.clone(), spec.b.clone()) };
+    let mut size = [0u64; 256];
+    for (letters, id) in [(&a_letters, a), (&b_letters, b)] {
+        letters.iter().zip(context.sizes(id)).for_each(|(l, s)| size[*l as usize] = s);
+    }
+    let of = |role: Role| spec.out.iter().copied().filter(|l| spec.role(*l) == Some(role)).collect::<Vec<u8>>();
+    let (rows, columns) = if swap { (Role::Columns, Role::Rows) } else { (Role::Rows, Role::Columns) };
+    // Summed letters in the order of the operand whose last axis is summed, so that its reads are contiguous.
+    let last_summed = |letters: &[u8]| letters.last().is_some_and(|l| spec.role(*l) == Some(Role::Summed));
+    let order = if last_summed(&b_letters) { &b_letters } else { &a_letters };
+    let summed: Vec<u8> = order.iter().copied().filter(|l| spec.role(*l) == Some(Role::Summed)).collect();
+    let groups = [of(Role::Batch), of(rows), of(columns), summed];
+    let extents = groups.clone().map(|g| g.iter().map(|l| size[*l as usize]).collect::<Vec<u64>>());
+    let product = |g: usize| extents[g].iter().product::<u64>();
+    let matrix = Matrix { batch: product(0), m: product(1), n: product(2), k: product(3) };
+
+    // The index of a term's axes from the four linear indices.
+    let place = move |letters: &[u8], linear: [&Index; 4]| -> Vec<Index> {
+        let coordinates: Vec<Vec<Index>> = (0..4).map(|g| coordinates(linear[g], &extents[g])).collect();
+        let find = |l: &u8| {
+            (0..4).find_map(|g| groups[g].iter().position(|x| x == l).map(|i| coordinates[g][i].clone()))
+        };
+        letters.iter().map(|l| find(l).expect("each letter has a role")).collect()
+    };
+    let zero = Index::constant(0);
+    let (place_a, place_b, place_out, out) = (place.clone(), place.clone(), place, spec.out.clone());
+    let (zero_a, zero_b, zero_out) = (zero.clone(), zero.clone(), zero);
+    let operands = Operands {
+        a: Box::new(move |e, batch, m, k| e.value(a, &place_a(&a_letters, [batch, m, &zero_a, k]))),
+        b: Box::new(move |e, batch, k, n| e.value(b, &place_b(&b_letters, [batch, &zero_b, n, k]))),
+        out: Box::new(move |batch, m, n| place_out(&out, [batch, m, n, &zero_out])),
+    };
+    matrix.jobs(lowering, epilogue, operands)
+}
+
+/// Emits an element of an operand for (batch, m, k) or (batch, k, n).
+type Load<'a> = Box<dyn Fn(&mut Emitter, &Index, &Index, &Index) -> Result<String, Diagnostic> + 'a>;
+/// The root's index for (batch, m, n).
+type Place<'a> = Box<dyn Fn(&Index, &Index, &Index) -> Vec<Index> + 'a>;
+
+/// How a batched matrix product reads and writes.
+pub(super) struct Operands<'a> {
+    pub a: Load<'a>,
+    pub b: Load<'a>,
+    pub out: Place<'a>,
+}
+
+/// Extents of a batched matrix product.
+#[derive(Clone, Copy)]
+pub(super) struct Matrix {
+    pub batch: u64,
+    pub m: u64,
+    pub n: u64,
+    pub k: u64,
+}
+
+impl Matrix {
+    /// Kernels of a product, with long sums in several dispatches.
+    pub fn jobs<'a>(
+        self,
+        lowering: &mut Lowering<'a>,
+        epilogue: Epilogue<'a>,
+        operands: Operands<'a>,
+    ) -> Result<Vec<Job<'a>>, Diagnostic> {
+        let (context, target) = (lowering.context, lowering.target);
+        let Matrix { batch, m, n, k } = self;
+        let operands = std::rc::Rc::new(operands);
+        let root = epilogue.unit.root();
+        if k == 0 {
+            // An empty sum: nothing may be loaded.
+            return Err(epilogue.refuse("a contraction over an empty axis has no kernel yet,"));
+        }
+        let order = self.cheaper_order(context, &operands, lowering)?;
+        let tile = 256;
+        let most = (target.max_iterations as u64).saturating_sub(tile).max(1) * 4;
+        let bounds = chunks(k, most);
+        let scratch = (bounds.len() > 1).then(|| (lowering.scratch)("partial", DType::F32, batch * m * n));
+        let by_batch = batch > 1;
+        let mut jobs: Vec<Job<'a>> = Vec::new();
+        for (from, to) in bounds {
+            let (operands, epilogue) = (operands.clone(), epilogue.clone());
+            let flops = 2 * batch * m * n * (to - from) + batch * m * n * epilogue.ops();
+            let emit = move |range: Range<u64>, access: &mut Access| {
+                let part_len = range.end - range.start;
+                let at = |split: bool, name: &str, size: u64| {
+                    if split { part(&range, name) } else { Index::var(name, size) }
+                };
+                let (batch_at, m_at) = (at(by_batch, "batch", batch), at(!by_batch, "m", m));
+                let (batch_len, m_len) = if by_batch { (part_len, m) } else { (batch, part_len) };
+                let mut hooks = String::new();
+
+                let mut e = Emitter::new(context, access);
+                let k4 = Index::var("k4", k.div_ceil(4)).times(4);
+                e.line("let k4 = k >> 2u;");
+                let lanes = fours(&mut e, &k4, k, |e, k| (operands.a)(e, &batch_at, &m_at, k))?;
+                e.line(format!("return {lanes};"));
+                hooks += &function("fn load_a(batch: u32, m: u32, k: u32) -> vec4<f32>", &e.finish());
+
+                let mut e = Emitter::new(context, access);
+                let lanes = load_b(&mut e, &operands, order, &batch_at, k, n)?;
+                e.line(format!("return {lanes};"));
+                hooks += &function("fn load_b(batch: u32, k: u32, n: u32) -> vec4<f32>", &e.finish());
+
+                let n_at = Index::var("n", n);
+                let partial_at = linear(&[batch_at.clone(), m_at.clone(), n_at.clone()], &[batch, m, n]);
+                let mut e = Emitter::new(context, access);
+                let partial = match scratch {
+                    Some(scratch) if from > 0 => e.load(scratch, &partial_at),
+                    Some(_) | None => "0.0f".to_string(),
+                };
+                e.line(format!("return {partial};"));
+                hooks += &function("fn partial(batch: u32, m: u32, n: u32) -> f32", &e.finish());
+
+                let body = match scratch {
+                    Some(scratch) if to < k => {
+                        let mut e = Emitter::new(context, access);
+                        e.store(scratch, &partial_at, "value");
+                        e.finish()
+                    }
+                    Some(_) | None => epilogue.store(access, &(operands.out)(&batch_at, &m_at, &n_at), "value")?,
+                };
+                hooks += &function("fn store(batch: u32, m: u32, n: u32, value: f32)", &body);
+
+                let product = Product {
+                    batch: extent(context, root, batch_len)?,
+                    m: extent(context, root, m_len)?,
+                    n: extent(context, root, n)?,
+                    k: extent(context, root, k)?,
+                    from: extent(context, root, from)?,
+                    to: extent(context, root, to)?,
+                    b_order: order,
+                };
+                match target.subgroup {
+                    Some(s) if s.min == s.max && product.m >= 16 && product.n >= 4 * s.max => {
+                        let mut shader =
+                            shader(&epilogue, target, &ContractSubgroup::new(product, s.max), hooks)?;
+                        shader.subgroups = true;
+                        Ok(shader)
+                    }
+                    Some(_) | None => shader(&epilogue, target, &direct(product, target), hooks),
+                }
+            };
+            let outer = if by_batch { batch } else { m };
+            jobs.push(Job { outer, flops, emit: Box::new(emit) });
+        }
+        Ok(jobs)
+    }
+
+    /// Which axis of B to read by fours: the one that takes fewer loads.
+    fn cheaper_order(
+        self,
+        context: Context,
+        operands: &Operands,
+        lowering: &Lowering,
+    ) -> Result<BOrder, Diagnostic> {
+        let tensors = lowering.tensors;
+        let cost = |order| {
+            let mut access = Access::collecting(tensors);
+            let mut e = Emitter::new(context, &mut access);
+            load_b(&mut e, operands, order, &Index::var("batch", self.batch), self.k, self.n)?;
+            Ok::<usize, Diagnostic>(e.cost())
+        };
+        let (by_n, by_k) = (cost(BOrder::NContiguous)?, cost(BOrder::KContiguous)?);
+        Ok(if by_k < by_n { BOrder::KContiguous } else { BOrder::NContiguous })
+    }
+}
+
+/// The four elements that `load_b` gives.
+fn load_b(
+    e: &mut Emitter,
+    operands: &Operands,
+    order: BOrder,
+    batch: &Index,
+    k: u64,
+    n: u64,
+) -> Result<String, Diagnostic> {
+    match order {
+        BOrder::KContiguous => {
+            e.line("let k4 = k >> 2u;");
+            let k4 = Index::var("k4", k.div_ceil(4)).times(4);
+            let n = Index::var("n", n);
+            fours(e, &k4, k, |e, k| (operands.b)(e, batch, k, &n))
+        }
+        BOrder::NContiguous => {
+            e.line("let n4 = n >> 2u;");
+            let n4 = Index::var("n4", n.div_ceil(4)).times(4);
+            // Rows beyond K (there are some if K is not a multiple of 4) are read at the last row and dropped.
+            let rows = k.next_multiple_of(4);
+            let row = Index::var("k", rows);
+            let clamped = row.at_most(k - 1);
+            let mut lanes = Vec::new();
+            for lane in 0..4 {
+                let column = n4.plus(lane).at_most(n - 1);
+                lanes.push((operands.b)(e, batch, &clamped, &column)?);
+            }
+            let value = format!("vec4<f32>({})", lanes.join(", "));
+            Ok(if rows == k { value } else { format!("select(vec4<f32>(), {value}, k < {k}u)") })
+        }
+    }
+}
+
+/// Elements at..at+3 as a vector, 0 from `len` on.
+fn fours(
+    e: &mut Emitter,
+    at: &Index,
+    len: u64,
+    mut load: impl FnMut(&mut Emitter, &Index) -> Result<String, Diagnostic>,
+) -> Result<String, Diagnostic> {
+    let mut lanes = Vec::new();
+    for lane in 0..4 {
+        let i = at.plus(lane);
+        let value = load(e, &i.at_most(len - 1))?;
+        let beyond = i.high() >= len;
+        lanes.push(if beyond { format!("select(0.0f, {value}, k + {lane}u < {len}u)") } else { value });
+    }
+    Ok(format!("vec4<f32>({})", lanes.join(", ")))
+}
+
+/// The direct kernel with a tile for the product's extents: 8 × 8 registers, fewer rows for flat products.
+fn direct(product: Product, target: &Target) -> Direct {
+    let rm = product.m.clamp(1, 8);
+    let rn = if product.n <= 4 { 4 } else { 8 };
+    let invocations = workgroup(target, 64);
+    let wg_m = product.m.div_ceil(rm).next_power_of_two().min(8).min(invocations);
+    let wg_n = product.n.div_ceil(rn).next_power_of_two().min(invocations / wg_m).max(1);
+    Direct { product, rm, rn, wg_m, wg_n }
+}

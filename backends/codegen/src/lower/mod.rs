@@ -1,0 +1,248 @@
+//! From units to kernels: one file for each class of operators.
+//!
+//! Lowering gives [`Job`]s. A job is emitted on demand for any part of its outer extent, once to see what it touches
+//! and once to write it, so that work too large for the target's bindings can be split without another lowering.
+
+mod contract;
+mod index;
+mod map;
+mod reduce;
+mod scan;
+mod window;
+
+use crate::access::{Access, TensorId};
+use crate::emit::{Context, Emitter, internal};
+use crate::index::{Index, coordinates, linear};
+use crate::select::Unit;
+use crate::target::Target;
+use selvedge_ir::{DType, Diagnostic, Op, ValueId};
+use selvedge_shaders::kernel::{Kernel, Limits};
+use selvedge_shaders::source::{Element, Source};
+use std::ops::Range;
+
+/// A kernel with its grid, but without bindings.
+pub struct Shader {
+    /// Constants, skeleton and hooks.
+    pub source: Source,
+    /// Workgroups.
+    pub grid: [u32; 3],
+    /// Extents of a workgroup.
+    pub workgroup: [u32; 3],
+    /// Bytes of workgroup memory.
+    pub workgroup_bytes: u32,
+    /// The kernel family.
+    pub family: &'static str,
+    /// It uses subgroup operations.
+    pub subgroups: bool,
+}
+
+/// Emits the part of a job with these outer indices.
+pub type Emit<'a> = Box<dyn Fn(Range<u64>, &mut Access) -> Result<Shader, Diagnostic> + 'a>;
+
+/// One dispatch, or several if it must be split.
+pub struct Job<'a> {
+    /// Extent along which it may be split.
+    pub outer: u64,
+    /// Floating-point operations.
+    pub flops: u64,
+    /// Writes the kernel.
+    pub emit: Emit<'a>,
+}
+
+/// What lowering reads.
+pub struct Lowering<'a> {
+    /// The function and its tensors.
+    pub context: Context<'a>,
+    /// What the device allows.
+    pub target: &'a Target,
+    /// All tensors made so far; scratch tensors come behind them.
+    pub tensors: &'a [crate::access::Tensor],
+    /// Makes a tensor that lives as long as the unit: label, dtype, elements.
+    pub scratch: &'a mut dyn FnMut(&str, DType, u64) -> TensorId,
+}
+
+/// The jobs of a unit, in order; none if there is nothing to compute.
+///
+/// # Errors
+/// A limit of the target that no splitting meets.
+pub fn lower<'a>(lowering: &mut Lowering<'a>, unit: &Unit) -> Result<Vec<Job<'a>>, Diagnostic> {
+    let context = lowering.context;
+    let epilogue = Epilogue { context, unit: unit.clone() };
+    if context.sizes(unit.result()).contains(&0) {
+        return Ok(Vec::new());
+    }
+    let Some((op, args)) = context.function.op(unit.root()) else {
+        return Err(internal("a call is left in a flat function"));
+    };
+    match op {
+        Op::Reduce(reduce) => reduce::lower(lowering, epilogue, reduce, args[0]),
+        Op::Contract(contract) => contract::lower(lowering, epilogue, contract, args[0], args[1]),
+        Op::Window(window) => window::lower(lowering, epilogue, window, args),
+        Op::Scan(scan) => scan::lower(lowering, epilogue, scan, args[0]),
+        Op::Scatter(scatter) => index::scatter(lowering, epilogue, scatter, args),
+        Op::Topk(topk) => index::topk(lowering, epilogue, topk, args[0]),
+        Op::Map(_)
+        | Op::Transpose(_)
+        | Op::Reshape(_)
+        | Op::Broadcast(_)
+        | Op::Slice(_)
+        | Op::Pad(_)
+        | Op::Concat(_)
+        | Op::Gather(_)
+        | Op::Iota(_)
+        | Op::Const(_) => map::lower(lowering, unit.result()),
+        Op::Input(_) | Op::Weight(_) | Op::State(_) => Err(internal("a leaf is not computed")),
+        Op::Softmax(_)
+        | Op::LayerNorm(_)
+        | Op::RmsNorm(_)
+        | Op::GroupNorm(_)
+        | Op::Attention(_)
+        | Op::LocalAttention(_)
+        | Op::Rope(_)
+        | Op::PoolTokens(_)
+        | Op::Resize(_) => Err(internal("a composite is left in a flat function")),
+    }
+}
+
+/// What happens to each element of a root: the maps behind it, and the store.
+#[derive(Clone)]
+pub(crate) struct Epilogue<'a> {
+    context: Context<'a>,
+    unit: Unit,
+}
+
+impl<'a> Epilogue<'a> {
+    /// Statements that finish element `at` of the root, held by the name `value` in the root's register type, unrounded.
+    fn store(&self, access: &mut Access, at: &[Index], value: &str) -> Result<String, Diagnostic> {
+        let (root, result) = (self.unit.root(), self.unit.result());
+        let mut e = Emitter::new(self.context, access).computing(result);
+        let rounded = selvedge_shaders::memory::round(self.context.dtype(root), value);
+        let register = if rounded == value { rounded } else { e.bind(rounded) };
+        let mut e = e.given(root, &register);
+        let at = self.forward(at);
+        let value = e.value(result, &at)?;
+        let sizes = self.context.sizes(result);
+        e.store(self.home()?, &linear(&at, &sizes), &value);
+        Ok(e.finish())
+    }
+    /// The tensor of the result.
+    fn home(&self) -> Result<TensorId, Diagnostic> {
+        self.context.homes.get(&self.unit.result()).copied().ok_or_else(|| internal("a unit's result has no memory"))
+    }
+    /// The result's index for an index of the root.
+    fn forward(&self, at: &[Index]) -> Vec<Index> {
+        let mut at = at.to_vec();
+        for pair in self.unit.path.windows(2) {
+            match self.context.function.op(pair[1]) {
+                Some((Op::Transpose(t), _)) => at = t.perm.iter().map(|source| at[*source].clone()).collect(),
+                Some((Op::Reshape(_), _)) => {
+                    let (from, to) = (self.context.sizes(pair[0]), self.context.sizes(pair[1]));
+                    at = coordinates(&linear(&at, &from), &to);
+                }
+                // Maps keep indices; nothing else is on a path.
+                Some(_) | None => {}
+            }
+        }
+        at
+    }
+    /// A diagnostic about the root.
+    fn refuse(&self, message: impl Into<String>) -> Diagnostic {
+        refuse(self.context, self.unit.root(), message)
+    }
+    /// Operations of the maps for each element.
+    fn ops(&self) -> u64 {
+        self.unit.path.iter().map(|id| body_ops(self.context, *id)).sum()
+    }
+}
+
+/// Operations of a map's body.
+fn body_ops(context: Context, id: ValueId) -> u64 {
+    match context.function.op(id) {
+        Some((Op::Map(map), _)) => (map.body.nodes().len() - map.body.arity().min(map.body.nodes().len())) as u64,
+        Some(_) | None => 0,
+    }
+}
+
+/// A diagnostic about a value: its operator and call site.
+pub(crate) fn refuse(context: Context, id: ValueId, message: impl Into<String>) -> Diagnostic {
+    let value = context.function.value(id);
+    let name = context.function.op(id).map_or("call", |(op, _)| op.kind().text());
+    Diagnostic::new(format!("codegen {name}"), format!("{} of type {}", message.into(), value.ty))
+        .at(value.places.first().copied())
+}
+
+/// Checks a kernel against the target and puts its hooks in place.
+fn shader(epilogue: &Epilogue, target: &Target, kernel: &dyn Kernel, hooks: String) -> Result<Shader, Diagnostic> {
+    finish(epilogue.context, epilogue.unit.root(), target, kernel, hooks)
+}
+
+/// As [`shader`], for the value `id`.
+fn finish(
+    context: Context,
+    id: ValueId,
+    target: &Target,
+    kernel: &dyn Kernel,
+    hooks: String,
+) -> Result<Shader, Diagnostic> {
+    let limits = Limits {
+        invocations: target.invocations,
+        workgroup_bytes: target.workgroup_bytes,
+        iterations: target.max_iterations as u64,
+    };
+    kernel
+        .check(&limits)
+        .map_err(|e| refuse(context, id, format!("target `{}` cannot run this: {e};", target.name)))?;
+    Ok(Shader {
+        source: kernel.source().functions(hooks),
+        grid: kernel.grid(),
+        workgroup: kernel.workgroup(),
+        workgroup_bytes: kernel.workgroup_bytes(),
+        family: kernel.family().name,
+        subgroups: false,
+    })
+}
+
+/// A variable of a split extent: `start + name`, with `name` below the part's length.
+fn part(range: &Range<u64>, name: &str) -> Index {
+    Index::var(name, range.end - range.start).plus(range.start)
+}
+
+/// A `u32` constant of a kernel.
+fn extent(context: Context, id: ValueId, x: u64) -> Result<u32, Diagnostic> {
+    u32::try_from(x).map_err(|_| refuse(context, id, format!("an extent of {x} does not fit 32 bits, in a value")))
+}
+
+/// Bounds of the chunks of `len` with at most `most` each, multiples of 4 but for the last.
+fn chunks(len: u64, most: u64) -> Vec<(u64, u64)> {
+    let most = (most / 4 * 4).max(4);
+    (0..len.div_ceil(most).max(1)).map(|i| (i * most, ((i + 1) * most).min(len))).collect()
+}
+
+/// The kernel element of a dtype, and conversion of a register to it (bool travels as u32).
+fn to_element(dtype: DType, value: String) -> String {
+    if dtype == DType::Bool { format!("select(0u, 1u, {value})") } else { value }
+}
+
+/// The register of a kernel element.
+fn from_element(dtype: DType, value: &str) -> String {
+    if dtype == DType::Bool { format!("({value} != 0u)") } else { value.to_string() }
+}
+
+/// The dtype that holds running values of a kernel exactly.
+fn running(element: Element) -> DType {
+    match element {
+        Element::F32 => DType::F32,
+        Element::I32 => DType::I32,
+        Element::U32 => DType::U32,
+    }
+}
+
+/// `fn NAME(PARAMETERS) -> RESULT { BODY }`.
+fn function(signature: &str, body: &str) -> String {
+    format!("{signature} {{\n{body}}}\n")
+}
+
+/// Invocations of a workgroup: the wanted number, or what the target allows (a power of two).
+fn workgroup(target: &Target, wanted: u32) -> u32 {
+    wanted.min(1 << target.invocations.max(1).ilog2())
+}

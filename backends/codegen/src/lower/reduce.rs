@@ -1,0 +1,152 @@
+//! Reductions: rows are the kept axes, and a row runs over the reduced axes.
+
+use super::*;
+use crate::emit::Emitter;
+use selvedge_ir::ops::{Reduce, ReduceKind};
+use selvedge_shaders::kernels::argreduce::{ArgreduceGroup, ArgreduceLane, Search};
+use selvedge_shaders::kernels::reduce::{Combine, ReduceGroup, ReduceLane, Reduction};
+
+/// Rows from which one invocation a row keeps the device busy.
+const LANE_ROWS: u64 = 256;
+/// Length up to which a workgroup has too little to share.
+const LANE_LEN: u64 = 64;
+
+pub(super) fn lower<'a>(
+    lowering: &mut Lowering<'a>,
+    epilogue: Epilogue<'a>,
+    reduce: &Reduce,
+    x: ValueId,
+) -> Result<Vec<Job<'a>>, Diagnostic> {
+    let context = lowering.context;
+    let sizes = context.sizes(x);
+    let axes = reduce.axes.clone();
+    let kept: Vec<usize> = (0..sizes.len()).filter(|a| !axes.contains(a)).collect();
+    let extents = |axes: &[usize]| axes.iter().map(|a| sizes[*a]).collect::<Vec<u64>>();
+    let (row_sizes, k_sizes) = (extents(&kept), extents(&axes));
+    let rank = sizes.len();
+    let dtype = context.dtype(x);
+    let load = move |e: &mut Emitter, row: &Index, k: &Index| {
+        let mut at = vec![Index::constant(0); rank];
+        kept.iter().zip(coordinates(row, &row_sizes)).for_each(|(axis, i)| at[*axis] = i);
+        axes.iter().zip(coordinates(k, &k_sizes)).for_each(|(axis, i)| at[*axis] = i);
+        let value = e.value(x, &at)?;
+        Ok(to_element(dtype, value))
+    };
+    let rows: u64 = context.sizes(epilogue.unit.root()).iter().product();
+    let len = sizes.iter().product::<u64>() / rows.max(1);
+    let out_sizes = context.sizes(epilogue.unit.root());
+    let kind = match reduce.kind {
+        ReduceKind::Sum => Kind::Fold(Combine::Sum),
+        ReduceKind::Prod => Kind::Fold(Combine::Prod),
+        ReduceKind::Max => Kind::Fold(Combine::Max),
+        ReduceKind::Min => Kind::Fold(Combine::Min),
+        ReduceKind::Argmax => Kind::Search { largest: true },
+        ReduceKind::Argmin => Kind::Search { largest: false },
+    };
+    let rows = Rows { rows, len, out_sizes, kind, element: Element::of(dtype) };
+    rows.jobs(lowering, epilogue, load)
+}
+
+/// What a row becomes.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    /// One combined value.
+    Fold(Combine),
+    /// The index of the best element.
+    Search {
+        /// Largest rather than smallest.
+        largest: bool,
+    },
+}
+
+/// Rows to be reduced; also what pooling and depthwise convolution are.
+pub(super) struct Rows {
+    pub rows: u64,
+    pub len: u64,
+    /// The result's extents; their product is the number of rows.
+    pub out_sizes: Vec<u64>,
+    pub kind: Kind,
+    pub element: Element,
+}
+
+impl Rows {
+    /// Kernels that reduce what `load` gives for (row, k), long rows in several dispatches.
+    pub fn jobs<'a>(
+        self,
+        lowering: &mut Lowering<'a>,
+        epilogue: Epilogue<'a>,
+        load: impl Fn(&mut Emitter, &Index, &Index) -> Result<String, Diagnostic> + Clone + 'a,
+    ) -> Result<Vec<Job<'a>>, Diagnostic> {
+        let (context, target) = (lowering.context, lowering.target);
+        let Rows { rows, len, out_sizes, kind, element } = self;
+        let wg = workgroup(target, 64) as u64;
+        let most = target.max_iterations as u64;
+        // The lane kernel's loops take len + len/32 iterations, and a little more.
+        let lane = (rows >= LANE_ROWS || len <= LANE_LEN) && len + len / 16 + 2 <= most;
+        let most_chunk = if lane { u64::MAX / 8 } else { (most.saturating_sub(16)).max(1) * wg };
+        let bounds = chunks(len, most_chunk);
+        let root_dtype = context.dtype(epilogue.unit.root());
+        let held = match kind {
+            Kind::Fold(_) => running(element),
+            Kind::Search { .. } => DType::I32,
+        };
+        let scratch = (bounds.len() > 1).then(|| (lowering.scratch)("partial", held, rows));
+        let mut jobs: Vec<Job<'a>> = Vec::new();
+        for (from, to) in bounds {
+            let (load, epilogue, out_sizes) = (load.clone(), epilogue.clone(), out_sizes.clone());
+            let flops = rows * (to - from) + rows * epilogue.ops();
+            let emit = move |range: Range<u64>, access: &mut Access| {
+                let row = part(&range, "row");
+                let root = epilogue.unit.root();
+                let a = element.wgsl();
+                let mut hooks = String::new();
+                let mut e = Emitter::new(context, access);
+                let value = load(&mut e, &row, &Index::var("k", len))?;
+                e.line(format!("return {value};"));
+                hooks += &function(&format!("fn load(row: u32, k: u32) -> {a}"), &e.finish());
+                let partial_type = if let Kind::Fold(_) = kind { a } else { "i32" };
+                let mut e = Emitter::new(context, access);
+                let partial = match scratch {
+                    Some(scratch) if from > 0 => e.load(scratch, &row),
+                    Some(_) | None => format!("{partial_type}(0)"),
+                };
+                e.line(format!("return {partial};"));
+                hooks += &function(&format!("fn partial(row: u32) -> {partial_type}"), &e.finish());
+                let name = if let Kind::Fold(_) = kind { "value" } else { "index" };
+                let body = match scratch {
+                    Some(scratch) if to < len => {
+                        let mut e = Emitter::new(context, access);
+                        e.store(scratch, &row, name);
+                        e.finish()
+                    }
+                    Some(_) | None => {
+                        epilogue.store(access, &coordinates(&row, &out_sizes), &from_element(root_dtype, name))?
+                    }
+                };
+                hooks += &function(&format!("fn store(row: u32, {name}: {partial_type})"), &body);
+                let rows = extent(context, root, range.end - range.start)?;
+                let (len, from, to) =
+                    (extent(context, root, len)?, extent(context, root, from)?, extent(context, root, to)?);
+                let wg = wg as u32;
+                match (kind, lane) {
+                    (Kind::Fold(kind), _) => {
+                        let reduction = Reduction { rows, len, from, to, kind, element };
+                        match lane {
+                            true => shader(&epilogue, target, &ReduceLane { reduction, wg }, hooks),
+                            false => shader(&epilogue, target, &ReduceGroup { reduction, wg }, hooks),
+                        }
+                    }
+                    (Kind::Search { largest }, _) => {
+                        let search = Search { rows, len, from, to, largest, element };
+                        match lane {
+                            true => shader(&epilogue, target, &ArgreduceLane { search, wg }, hooks),
+                            false => shader(&epilogue, target, &ArgreduceGroup { search, wg }, hooks),
+                        }
+                    }
+                }
+            };
+            jobs.push(Job { outer: rows, flops, emit: Box::new(emit) });
+        }
+        Ok(jobs)
+    }
+}
