@@ -1,10 +1,10 @@
 //! A function without calls and composites, equal values shared: what lowering works on.
 
 use selvedge_ir::func::Target;
-use selvedge_ir::op::{Composite, OpClass, TypeError};
+use selvedge_ir::op::OpClass;
 use selvedge_ir::ops::Map;
 use selvedge_ir::scalar::Body;
-use selvedge_ir::{Builder, Def, Diagnostic, Function, Module, Op, Place, ValueId};
+use selvedge_ir::{Builder, Def, Diagnostic, Function, Module, Op, Place, TensorType, ValueId};
 use std::collections::HashMap;
 
 /// Inlines calls and expands composites. The result's returns are those of `function`, in order.
@@ -12,7 +12,7 @@ use std::collections::HashMap;
 /// # Errors
 /// A callee that does not exist, recursion, or a violated constraint.
 pub fn flatten(module: &Module, function: &Function) -> Result<Function, Diagnostic> {
-    let mut flat = Flat { module, builder: Builder::new(&function.name), known: HashMap::new(), depth: 0 };
+    let mut flat = Flat { module, builder: Builder::new(&function.name), known: HashMap::new(), depth: 0, inherited: None };
     let mut args = Vec::new();
     for (name, id) in function.params() {
         args.push(flat.builder.input(name, function.ty(id).clone()));
@@ -48,6 +48,8 @@ struct Flat<'a> {
     builder: Builder,
     known: HashMap<(Op, Vec<ValueId>), ValueId>,
     depth: usize,
+    /// The place of the composite that is being expanded.
+    inherited: Option<Place>,
 }
 
 impl Flat<'_> {
@@ -97,18 +99,15 @@ impl Flat<'_> {
         places: &[Place],
         name: Option<&str>,
     ) -> Result<ValueId, Diagnostic> {
-        let at = places.first().copied();
-        if let Some(composite) = composite(op) {
-            let mut b = Builder::new(op.kind().text());
-            b.set_place(at);
-            let params: Vec<ValueId> =
-                args.iter().enumerate().map(|(i, a)| b.input(format!("x{i}"), self.builder.ty(*a).clone())).collect();
-            let result = composite
-                .expand(&mut b, &params)
-                .map_err(|e: TypeError| e.diagnostic(op.kind().text()).at(at))?;
-            b.output("result", result);
-            let expansion = b.finish();
-            return Ok(self.copy(&expansion, &args)?[0]);
+        let at = places.first().copied().or(self.inherited);
+        let types: Vec<&TensorType> = args.iter().map(|a| self.builder.ty(*a)).collect();
+        if let Some(expansion) = op.expansion(&types) {
+            let expansion = expansion.map_err(|e| e.diagnostic(op.kind().text()).at(at))?;
+            let before = self.inherited;
+            self.inherited = at;
+            let results = self.copy(&expansion, &args)?;
+            self.inherited = before;
+            return Ok(results[0]);
         }
         let key = (op.clone(), args);
         if let Some(id) = self.known.get(&key) {
@@ -116,45 +115,13 @@ impl Flat<'_> {
         }
         self.builder.set_place(at);
         let id = self.builder.try_push(op.clone(), &key.1)?;
-        self.builder.set_places(id, places.to_vec());
+        if !places.is_empty() {
+            self.builder.set_places(id, places.to_vec());
+        }
         if let Some(name) = name {
             self.builder.set_name(id, name);
         }
         self.known.insert(key, id);
         Ok(id)
-    }
-}
-
-/// The operator as a composite, if it is one.
-fn composite(op: &Op) -> Option<&dyn Composite> {
-    match op {
-        Op::Softmax(c) => Some(c),
-        Op::LayerNorm(c) => Some(c),
-        Op::RmsNorm(c) => Some(c),
-        Op::GroupNorm(c) => Some(c),
-        Op::Attention(c) => Some(c),
-        Op::LocalAttention(c) => Some(c),
-        Op::Rope(c) => Some(c),
-        Op::PoolTokens(c) => Some(c),
-        Op::Resize(c) => Some(c),
-        Op::Input(_)
-        | Op::Weight(_)
-        | Op::State(_)
-        | Op::Const(_)
-        | Op::Iota(_)
-        | Op::Map(_)
-        | Op::Reduce(_)
-        | Op::Contract(_)
-        | Op::Window(_)
-        | Op::Scan(_)
-        | Op::Transpose(_)
-        | Op::Reshape(_)
-        | Op::Broadcast(_)
-        | Op::Slice(_)
-        | Op::Pad(_)
-        | Op::Concat(_)
-        | Op::Gather(_)
-        | Op::Scatter(_)
-        | Op::Topk(_) => None,
     }
 }

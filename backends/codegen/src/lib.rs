@@ -1,9 +1,23 @@
-//! Module and target to plan and bundle. Needs no device: a target is data.
+//! Module and target to plan and kernels. Needs no device: a target is data.
+//!
+//! [`compile::compile`] goes through these stages, one file each: calls and composites are expanded ([`flat`]), values
+//! that need memory are chosen and grouped into units ([`select`]), units become jobs ([`lower`]) that emit WGSL
+//! ([`emit`], with index arithmetic from [`index`]) through windows of memory ([`access`]); lifetimes give regions
+//! ([`memory`]), names give ports ([`names`], [`ports`]), and the plan is checked ([`verify`]).
 
+pub mod compile;
+pub mod target;
+
+pub mod flat;
+pub mod select;
+pub mod index;
 pub mod access;
 pub mod emit;
-pub mod flat;
-pub mod index;
 pub mod lower;
-pub mod select;
-pub mod target;
+pub mod memory;
+pub mod names;
+pub mod ports;
+pub mod verify;
+
+pub use compile::{Compiled, Options, compile};
+pub use target::{Subgroups, Target};

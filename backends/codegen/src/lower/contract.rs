@@ -8,7 +8,7 @@ use selvedge_shaders::kernels::contract::{BOrder, Contract as Direct, Product};
 use selvedge_shaders::kernels::contract_subgroup::ContractSubgroup;
 
 pub(super) fn lower<'a>(
-    lowering: &mut Lowering<'a>,
+    lowering: &mut Lowering<'a, '_>,
     epilogue: Epilogue<'a>,
     contract: &Contract,
     a: ValueId,
@@ -79,7 +79,7 @@ impl Matrix {
     /// Kernels of a product, with long sums in several dispatches.
     pub fn jobs<'a>(
         self,
-        lowering: &mut Lowering<'a>,
+        lowering: &mut Lowering<'a, '_>,
         epilogue: Epilogue<'a>,
         operands: Operands<'a>,
     ) -> Result<Vec<Job<'a>>, Diagnostic> {

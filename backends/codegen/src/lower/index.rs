@@ -8,7 +8,7 @@ use selvedge_shaders::kernels::topk::Topk as TopkKernel;
 
 /// Each result looks through the updates of its batch, in order.
 pub(super) fn scatter<'a>(
-    lowering: &mut Lowering<'a>,
+    lowering: &mut Lowering<'a, '_>,
     epilogue: Epilogue<'a>,
     scatter: &Scatter,
     args: &[ValueId],
@@ -90,7 +90,7 @@ pub(super) fn scatter<'a>(
 
 /// Each element counts those that come before it; the best k are stored by rank.
 pub(super) fn topk<'a>(
-    lowering: &mut Lowering<'a>,
+    lowering: &mut Lowering<'a, '_>,
     epilogue: Epilogue<'a>,
     topk: &Topk,
     x: ValueId,

@@ -5,7 +5,7 @@ use crate::emit::Emitter;
 use selvedge_shaders::kernels::map::Map;
 
 /// A map unit; `id` is any value that can be emitted.
-pub(super) fn lower<'a>(lowering: &mut Lowering<'a>, id: ValueId) -> Result<Vec<Job<'a>>, Diagnostic> {
+pub(super) fn lower<'a>(lowering: &mut Lowering<'a, '_>, id: ValueId) -> Result<Vec<Job<'a>>, Diagnostic> {
     let (context, target) = (lowering.context, lowering.target);
     let sizes = context.sizes(id);
     let count: u64 = sizes.iter().product();

@@ -50,22 +50,22 @@ pub struct Job<'a> {
 }
 
 /// What lowering reads.
-pub struct Lowering<'a> {
+pub struct Lowering<'a, 't> {
     /// The function and its tensors.
     pub context: Context<'a>,
     /// What the device allows.
     pub target: &'a Target,
     /// All tensors made so far; scratch tensors come behind them.
-    pub tensors: &'a [crate::access::Tensor],
+    pub tensors: &'t [crate::access::Tensor],
     /// Makes a tensor that lives as long as the unit: label, dtype, elements.
-    pub scratch: &'a mut dyn FnMut(&str, DType, u64) -> TensorId,
+    pub scratch: &'t mut dyn FnMut(&str, DType, u64) -> TensorId,
 }
 
 /// The jobs of a unit, in order; none if there is nothing to compute.
 ///
 /// # Errors
 /// A limit of the target that no splitting meets.
-pub fn lower<'a>(lowering: &mut Lowering<'a>, unit: &Unit) -> Result<Vec<Job<'a>>, Diagnostic> {
+pub fn lower<'a>(lowering: &mut Lowering<'a, '_>, unit: &Unit) -> Result<Vec<Job<'a>>, Diagnostic> {
     let context = lowering.context;
     let epilogue = Epilogue { context, unit: unit.clone() };
     if context.sizes(unit.result()).contains(&0) {

@@ -12,7 +12,7 @@ const LANE_ROWS: u64 = 256;
 const LANE_LEN: u64 = 64;
 
 pub(super) fn lower<'a>(
-    lowering: &mut Lowering<'a>,
+    lowering: &mut Lowering<'a, '_>,
     epilogue: Epilogue<'a>,
     reduce: &Reduce,
     x: ValueId,
@@ -73,7 +73,7 @@ impl Rows {
     /// Kernels that reduce what `load` gives for (row, k), long rows in several dispatches.
     pub fn jobs<'a>(
         self,
-        lowering: &mut Lowering<'a>,
+        lowering: &mut Lowering<'a, '_>,
         epilogue: Epilogue<'a>,
         load: impl Fn(&mut Emitter, &Index, &Index) -> Result<String, Diagnostic> + Clone + 'a,
     ) -> Result<Vec<Job<'a>>, Diagnostic> {

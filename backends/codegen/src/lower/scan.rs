@@ -7,7 +7,7 @@ use selvedge_shaders::kernels::reduce::Combine;
 use selvedge_shaders::kernels::scan::Scan as Kernel;
 
 pub(super) fn lower<'a>(
-    lowering: &mut Lowering<'a>,
+    lowering: &mut Lowering<'a, '_>,
     epilogue: Epilogue<'a>,
     scan: &Scan,
     x: ValueId,

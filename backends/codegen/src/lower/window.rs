@@ -12,7 +12,7 @@ use selvedge_shaders::kernels::reduce::Combine;
 const DEPTHWISE: u64 = 3;
 
 pub(super) fn lower<'a>(
-    lowering: &mut Lowering<'a>,
+    lowering: &mut Lowering<'a, '_>,
     epilogue: Epilogue<'a>,
     window: &Window,
     args: &[ValueId],

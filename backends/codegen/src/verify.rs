@@ -1,0 +1,107 @@
+//! What holds of every plan, checked before it is given out.
+//!
+//! - P1 regions start at multiples of 256 bytes and lie in their buffer.
+//! - P2 a dispatch names a kernel that exists, and binds what the kernel declares, with the buffers' usage.
+//! - P3 bindings are not larger, and not more, than the target allows; windows of one dispatch do not overlap.
+//! - P4 group counts are between 1 and the target's limit.
+//! - P5 buffers are not larger than the target allows, and their sizes are multiples of 256.
+//! - P6 copies are between regions of equal size that do not overlap.
+//! - P7 weight slots cover their weights without gaps; ports hold their elements, a word each.
+
+use crate::target::Target;
+use selvedge_bundle::manifest::{ALIGN, Manifest, Plan, Port, Region};
+use selvedge_bundle::weight_bytes;
+use selvedge_ir::{Diagnostic, Diagnostics};
+
+/// Checks a plan.
+///
+/// # Errors
+/// All violations, by number.
+pub fn verify(plan: &Plan, manifest: &Manifest, target: &Target) -> Result<(), Diagnostics> {
+    let mut check = Check { plan, errors: Vec::new() };
+    for buffer in &plan.buffers {
+        let legal = buffer.bytes <= target.max_buffer_bytes && buffer.bytes.is_multiple_of(ALIGN);
+        check.that(legal, "P5", || format!("buffer `{}` of {} bytes", buffer.label, buffer.bytes));
+    }
+    check.weights(manifest);
+    for function in &plan.functions {
+        for port in function.inputs.iter().chain(&function.outputs) {
+            check.port(&function.name, port);
+        }
+        for dispatch in &function.dispatches {
+            let place = format!("@{} {}", function.name, dispatch.label);
+            let Some(kernel) = manifest.kernels.get(dispatch.kernel as usize) else {
+                check.that(false, "P2", || format!("{place} names kernel {}", dispatch.kernel));
+                continue;
+            };
+            check.that(kernel.bindings.len() == dispatch.bindings.len(), "P2", || format!("{place} binds too few"));
+            check.that(dispatch.bindings.len() <= target.storage_buffers as usize, "P3", || {
+                format!("{place} binds {} buffers", dispatch.bindings.len())
+            });
+            for (i, (region, usage)) in dispatch.bindings.iter().zip(&kernel.bindings).enumerate() {
+                check.region(&place, region);
+                let buffer = plan.buffers.get(region.buffer as usize);
+                check.that(buffer.is_some_and(|b| b.access == *usage), "P2", || format!("{place}, usage of b{i}"));
+                let size = region.bytes.is_multiple_of(ALIGN) && region.bytes <= target.max_binding_bytes;
+                check.that(size, "P3", || format!("{place}, b{i} of {} bytes", region.bytes));
+                let alone = dispatch.bindings[..i].iter().all(|other| !overlap(other, region));
+                check.that(alone, "P3", || format!("{place}, b{i} overlaps another binding"));
+            }
+            let groups = dispatch.groups.iter().all(|g| (1..=target.max_groups).contains(g));
+            check.that(groups, "P4", || format!("{place}, groups {:?}", dispatch.groups));
+        }
+        for copy in &function.copies {
+            let place = format!("@{} copy", function.name);
+            check.region(&place, &copy.source);
+            check.region(&place, &copy.destination);
+            let legal = copy.source.bytes == copy.destination.bytes && !overlap(&copy.source, &copy.destination);
+            check.that(legal, "P6", || place);
+        }
+    }
+    if check.errors.is_empty() { Ok(()) } else { Err(Diagnostics(check.errors)) }
+}
+
+/// Two regions share bytes.
+pub fn overlap(a: &Region, b: &Region) -> bool {
+    a.buffer == b.buffer && a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes
+}
+
+struct Check<'a> {
+    plan: &'a Plan,
+    errors: Vec<Diagnostic>,
+}
+
+impl Check<'_> {
+    fn that(&mut self, holds: bool, code: &str, message: impl FnOnce() -> String) {
+        if !holds {
+            let help = "this is a fault of the compiler; please report it with the module";
+            self.errors.push(Diagnostic::new(format!("plan {code}"), message()).help(help));
+        }
+    }
+    fn region(&mut self, place: &str, region: &Region) {
+        let size = self.plan.buffers.get(region.buffer as usize).map_or(0, |b| b.bytes);
+        let legal = region.offset.is_multiple_of(ALIGN) && region.offset + region.bytes <= size;
+        self.that(legal, "P1", || {
+            format!("{place}: {} bytes at {} of buffer {}", region.bytes, region.offset, region.buffer)
+        });
+    }
+    fn port(&mut self, function: &str, port: &Port) {
+        let place = format!("@{function} `{}`", port.name);
+        port.regions.iter().for_each(|r| self.region(&place, r));
+        let bytes: u64 = port.regions.iter().map(|r| r.bytes).sum();
+        let words = port.shape.iter().product::<u64>() * 4;
+        self.that(bytes == words, "P7", || format!("{place}: {bytes} bytes for {words}"));
+    }
+    fn weights(&mut self, manifest: &Manifest) {
+        for (index, weight) in manifest.weights.iter().enumerate() {
+            let mut end = 0;
+            for slot in self.plan.weights.iter().filter(|s| s.weight as usize == index) {
+                self.region(&weight.name, &slot.region);
+                self.that(slot.start == end, "P7", || format!("slots of weight `{}`", weight.name));
+                end = slot.start + slot.region.bytes;
+            }
+            let bytes = weight_bytes(&weight.dtype, &weight.shape);
+            self.that(bytes == Some(end), "P7", || format!("weight `{}` has {end} bytes in slots", weight.name));
+        }
+    }
+}
