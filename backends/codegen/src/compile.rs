@@ -513,7 +513,8 @@ impl<'m> Compiler<'m> {
 /// Parses and validates a shader as wgpu will.
 fn validate(text: &str, subgroups: bool) -> Result<(), String> {
     let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
-    let mut capabilities = naga::valid::Capabilities::empty();
+    // `unpack2x16float` is in every WebGPU device; naga keeps a switch for older GL.
+    let mut capabilities = naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     if subgroups {
         capabilities |= naga::valid::Capabilities::SUBGROUP;
     }

@@ -1,7 +1,7 @@
 //! Cumulative scans: one invocation walks a row.
 
 use super::*;
-use crate::emit::Emitter;
+use crate::emit::{Emitter, number};
 use selvedge_ir::ops::{Scan, ScanKind};
 use selvedge_shaders::kernels::reduce::Combine;
 use selvedge_shaders::kernels::scan::Scan as Kernel;
@@ -26,6 +26,12 @@ pub(super) fn lower<'a>(
     };
     let (reverse, exclusive) = (scan.reverse, scan.exclusive);
     let element = Element::of(dtype);
+    let finite = match dtype {
+        DType::F32 | DType::Packed(_) => Some(f32::MAX as f64),
+        DType::F16 => Some(65504.0),
+        DType::BF16 => Some(f32::from_bits(0x7f7f_0000) as f64),
+        DType::I32 | DType::U32 | DType::Bool => None,
+    };
     let bounds = chunks(len, (target.max_iterations as u64).saturating_sub(16));
     // The last value of a chunk, unrounded, for the next one.
     let scratch = (bounds.len() > 1).then(|| (lowering.scratch)("running", running(element), rows));
@@ -56,7 +62,13 @@ pub(super) fn lower<'a>(
                 e.store(scratch, &row, "value");
                 body += &format!("    if k == {last}u {{\n{}    }}\n", e.finish());
             }
-            body += &epilogue.store(access, &at, &from_element(dtype, "value"))?;
+            // The running value starts at the dtype's extreme finite value, not at an infinity.
+            let value = match (kind, finite) {
+                (Combine::Max, Some(most)) => format!("max(value, {})", number(DType::F32, -most)),
+                (Combine::Min, Some(most)) => format!("min(value, {})", number(DType::F32, most)),
+                (Combine::Max | Combine::Min | Combine::Sum | Combine::Prod, _) => from_element(dtype, "value"),
+            };
+            body += &epilogue.store(access, &at, &value)?;
             hooks += &function(&format!("fn store(row: u32, k: u32, value: {a})"), &body);
             let kernel = Kernel {
                 rows: extent(context, root, range.end - range.start)?,
