@@ -102,6 +102,7 @@ fn binary(op: Binary, class: Class, x: &str, y: &str) -> String {
             }
         }
         Binary::Pow => format!("pow_of({x}, {y})"),
+        Binary::Min | Binary::Max if float => format!("{}_of({x}, {y})", op.text()),
         Binary::Min | Binary::Max => format!("{}({x}, {y})", op.text()),
         // Drivers may compile `!=` of floats to a comparison that is false for NaN.
         Binary::Ne if float => format!("!({x} == {y})"),

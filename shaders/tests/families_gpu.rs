@@ -390,3 +390,22 @@ fn topk_ranks_with_ties() {
         }
     }
 }
+
+#[test]
+fn nans_count_as_the_worst() {
+    let data = [f32::NAN, 1.0, 3.0, f32::NAN, f32::NEG_INFINITY, 3.0, -2.0];
+    let hooks = "fn load(row: u32, k: u32) -> A { return bitcast<f32>(b0[k >> 2u][k & 3u]); }
+         fn store(row: u32, rank: u32, index: i32) { b1[rank >> 2u][rank & 3u] = bitcast<u32>(index); }
+         fn partial(row: u32, i: u32) -> u32 { return 0u; }
+         fn carry(row: u32, i: u32, count: u32) {}";
+    let topk = Topk::new(1, 7, 7, true, Element::F32);
+    assert_eq!(run(&topk, hooks, &[input(&data), output(&[9u32; 7])]), [2, 5, 1, 6, 0, 3, 4]);
+    let hooks = "fn load(row: u32, k: u32) -> A { return bitcast<f32>(b0[k >> 2u][k & 3u]); }
+         fn store(row: u32, index: i32) { b1[0][0] = bitcast<u32>(index); }
+         fn partial(row: u32) -> i32 { return 0; }";
+    for (largest, want) in [(true, 2), (false, 4)] {
+        let search = Search::new(1, 7, largest, Element::F32);
+        assert_eq!(run(&ArgreduceLane::new(search), hooks, &[input(&data), output(&[9u32])]), [want]);
+        assert_eq!(run(&ArgreduceGroup::new(search), hooks, &[input(&data), output(&[9u32])]), [want]);
+    }
+}

@@ -14,7 +14,7 @@ family! {
 }
 
 /// What is searched: `rows` rows of `len` elements, of which this dispatch takes `from..to`. Ties go to the lowest
-/// index; a NaN never wins over a number.
+/// index; a NaN counts as the worst infinity.
 ///
 /// Hooks: `fn load(row: u32, k: u32) -> A` (k in 0..to), `fn store(row: u32, index: i32)` and
 /// `fn partial(row: u32) -> i32`, the index found in 0..from (called only if from > 0; it must exist anyway).
@@ -59,9 +59,16 @@ impl Search {
     }
 }
 
-/// The function `precedes(a: A, b: A) -> bool`: a is strictly better than b.
-pub(crate) fn precedes(largest: bool) -> String {
-    format!("fn precedes(a: A, b: A) -> bool {{ return a {} b; }}", if largest { ">" } else { "<" })
+/// The function `precedes(a: A, b: A) -> bool`: a is strictly better than b. A NaN counts as the worst infinity.
+pub(crate) fn precedes(largest: bool, element: Element) -> String {
+    let (sign, worst) = if largest { (">", "0xff800000u") } else { ("<", "0x7f800000u") };
+    match element {
+        Element::F32 => format!(
+            "fn number(a: A) -> A {{ return select(a, float_bits({worst}), is_nan(a)); }}\n\
+             fn precedes(a: A, b: A) -> bool {{ return number(a) {sign} number(b); }}"
+        ),
+        Element::I32 | Element::U32 => format!("fn precedes(a: A, b: A) -> bool {{ return a {sign} b; }}"),
+    }
 }
 
 /// One invocation a row: for many rows.
@@ -94,7 +101,7 @@ impl Kernel for ArgreduceLane {
         Some(self.search.element)
     }
     fn generated(&self) -> Option<String> {
-        Some(precedes(self.search.largest))
+        Some(precedes(self.search.largest, self.search.element))
     }
     fn workgroup(&self) -> [u32; 3] {
         [self.wg, 1, 1]
@@ -140,7 +147,7 @@ impl Kernel for ArgreduceGroup {
         Some(self.search.element)
     }
     fn generated(&self) -> Option<String> {
-        Some(precedes(self.search.largest))
+        Some(precedes(self.search.largest, self.search.element))
     }
     fn workgroup(&self) -> [u32; 3] {
         [self.wg, 1, 1]

@@ -30,13 +30,13 @@ impl Combine {
     /// All of them.
     pub const ALL: [Combine; 4] = [Combine::Sum, Combine::Prod, Combine::Max, Combine::Min];
 
-    /// The functions `combine(a: A, b: A) -> A` and `neutral() -> A`.
+    /// The functions `combine(a: A, b: A) -> A` and `neutral() -> A` (of floats' max and min an infinity; these leave NaNs out).
     pub fn functions(self, element: Element) -> String {
         let combine = match self {
             Combine::Sum => "a + b",
             Combine::Prod => "a * b",
-            Combine::Max => "max(a, b)",
-            Combine::Min => "min(a, b)",
+            Combine::Max => "select(a, b, b > a)",
+            Combine::Min => "select(a, b, b < a)",
         };
         let neutral = match (self, element) {
             (Combine::Sum, _) => "A(0)",

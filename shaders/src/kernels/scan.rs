@@ -14,6 +14,7 @@ family! {
 ///
 /// Hooks: `fn load(row: u32, k: u32) -> A`, `fn store(row: u32, k: u32, value: A)` and `fn partial(row: u32) -> A`,
 /// which gives what was stored at place from − 1 (called only if from > 0; it must exist anyway).
+/// Maxima and minima of f32 start at an infinity: where the scan starts at the largest finite number, `store` sees to it.
 /// Constraints: `not-empty` (rows, len), `chunk`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Scan {

@@ -10,7 +10,7 @@ family! {
     FAMILY, "topk"
 }
 
-/// The best `k` of each of `rows` rows of `len` elements, best first; ties go to the lowest index. This dispatch
+/// The best `k` of each of `rows` rows of `len` elements, best first; ties go to the lowest index, and a NaN counts as the worst infinity. This dispatch
 /// compares with the elements `from..to`; results are stored by the dispatch with to = len.
 ///
 /// Hooks: `fn load(row: u32, k: u32) -> A`, `fn store(row: u32, rank: u32, index: i32)` (rank < k; the ranks of a row
@@ -71,7 +71,7 @@ impl Kernel for Topk {
         Some(self.element)
     }
     fn generated(&self) -> Option<String> {
-        Some(precedes(self.largest))
+        Some(precedes(self.largest, self.element))
     }
     fn workgroup(&self) -> [u32; 3] {
         [self.wg, 1, 1]

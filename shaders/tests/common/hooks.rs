@@ -8,8 +8,8 @@ pub fn of_stubs(stubs: &str, generated: &[&str]) -> String {
         if line.starts_with("const ") || line.starts_with("alias ") || line.starts_with("//") {
             continue;
         }
-        if line.starts_with("fn ") {
-            let name = line[3..].split('(').next().expect("a function has a name");
+        if let Some(signature) = line.strip_prefix("fn ") {
+            let name = signature.split('(').next().expect("splitting gives a first part");
             skip = generated.contains(&name);
         }
         if !skip {

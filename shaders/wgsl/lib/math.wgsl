@@ -198,6 +198,15 @@ fn sign_of(x: f32) -> f32 {
     return select(select(x, -1.0, x < 0.0), 1.0, x > 0.0);
 }
 
+// The larger; of a number and a NaN the number.
+fn max_of(x: f32, y: f32) -> f32 {
+    return select(select(x, y, x < y), y, is_nan(x));
+}
+
+fn min_of(x: f32, y: f32) -> f32 {
+    return select(select(x, y, y < x), y, is_nan(x));
+}
+
 // Truncates and saturates; a NaN gives 0.
 fn f32_to_i32(x: f32) -> i32 {
     let inside = i32(clamp(x, -2147483648.0, 2147483520.0));
