@@ -22,7 +22,7 @@ pub struct Dim {
 impl Dim {
     /// The constant `n`.
     pub fn new(n: usize) -> Dim {
-        Dim::constant(n as i64)
+        Dim::constant(i64::try_from(n).unwrap_or(i64::MAX))
     }
     fn constant(n: i64) -> Dim {
         Dim { terms: if n == 0 { Vec::new() } else { vec![(Vec::new(), n)] } }

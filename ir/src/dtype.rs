@@ -190,6 +190,6 @@ mod tests {
         assert_eq!(f32_to_f16(65520.0), 0x7c00);
         assert_eq!(f32_to_f16(2f32.powi(-25)), 0);
         assert_eq!(f32_to_f16(2f32.powi(-25) * 1.5), 1);
-        assert_eq!(bf16_to_f32(f32_to_bf16(1.00390625)), 1.0);
+        assert_eq!(bf16_to_f32(f32_to_bf16(1.0 + 2f32.powi(-8))), 1.0);
     }
 }

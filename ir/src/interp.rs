@@ -1,7 +1,7 @@
 //! The reference interpreter: the meaning of a module.
 //!
 //! Errors: `I1` no such function, schedule or stage; `I2` a missing input or a wrong number of them; `I3` a tensor of
-//! another type; `I4` symbols are left; `I5` a step's function index; `I6` a name that cannot be traced; `I7` calls
+//! another type; `I4` symbols are left, or a value is too large for a host; `I5` a step's function index; `I6` a name that cannot be traced; `I7` calls
 //! that never end.
 
 use crate::diag::{Diagnostic, Place};
@@ -231,6 +231,9 @@ impl<'a> Interpreter<'a> {
     }
 }
 
+/// Elements of one value at most: what is above is a mistake, said before memory runs out.
+const LARGEST: usize = 1 << 34;
+
 /// One statement of a function, with its operands' values.
 enum Step<'s> {
     Op(&'s Op, &'s [Arc<Tensor>], &'s TensorType),
@@ -252,6 +255,11 @@ fn run_values(
             return Err(Diagnostic::new("I4", format!("a value of @{} is {}", function.name, value.ty))
                 .at(place)
                 .help("specialise the module's symbols before running it"));
+        }
+        if value.ty.elements().is_none_or(|n| n > LARGEST) {
+            return Err(Diagnostic::new("I4", format!("a value of @{} is {}", function.name, value.ty))
+                .expected_found(format!("at most {LARGEST} elements"), value.ty.shape.elements())
+                .at(place));
         }
         let operands = |values: &[Option<Arc<Tensor>>], ids: &[ValueId]| -> Vec<Arc<Tensor>> {
             ids.iter()

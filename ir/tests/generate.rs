@@ -2,6 +2,7 @@
 
 use selvedge_ir::generate::{self, Options};
 use selvedge_ir::interp::Interpreter;
+use selvedge_ir::parse::parse;
 use selvedge_ir::verify::verify;
 use selvedge_ir::{Data, Module, OpKind, Precision, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +48,17 @@ fn sensitive_modules_are_verified() {
         let module = generate::module(seed, &everything(true));
         verify(&module).unwrap_or_else(|e| panic!("seed {seed}: {e}\n{module}"));
         run(&module, seed, Precision::F32);
+    }
+}
+
+#[test]
+fn the_text_form_reads_back() {
+    for seed in 0..300 {
+        let module = generate::module(seed, &everything(true));
+        let text = module.to_string();
+        let again = parse(&text).unwrap_or_else(|e| panic!("seed {seed}: {e}\n{text}"));
+        assert_eq!(again, module, "seed {seed}\n{text}");
+        assert_eq!(again.to_string(), text, "seed {seed}");
     }
 }
 

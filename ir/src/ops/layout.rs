@@ -70,8 +70,8 @@ impl Operator for Broadcast {
 }
 
 impl Slice {
-    /// `end` of an axis of symbolic extent, which is kept whole.
-    pub const WHOLE: usize = i64::MAX as usize;
+    /// `end` of an axis of symbolic extent, which is kept whole: the largest number of the text form.
+    pub const WHOLE: usize = (1 << 40) - 1;
 
     /// The slice start..end (step 1) of one axis of `x`, all others whole.
     pub fn of_axis(x: &TensorType, axis: usize, start: usize, end: usize) -> Slice {

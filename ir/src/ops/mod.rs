@@ -237,7 +237,7 @@ operators! {
     /// Every step-th element from start up to (not including) end, along each axis.
     /// C1 the lists have one entry for each axis.
     /// C2 start ≤ end ≤ extent and step ≥ 1; an axis of symbolic extent is kept whole (start 0, step 1, end
-    /// 9223372036854775807, which specialisation replaces by the extent).
+    /// 1099511627775, which specialisation replaces by the extent).
     /// C3 the dtype is plain.
     Slice = "slice" View ("x") {
         /// First index, one an axis.
@@ -371,7 +371,8 @@ operators! {
         block: usize,
     }
     /// Resizes the trailing spatial axes of [N, C, spatial…].
-    /// C1 the rank is 2 plus the entries of `size`, no extent is 0, shapes have no symbols, the dtype is a float.
+    /// C1 the rank is 2 plus the entries of `size`, no extent is 0, spatial extents are at most 65536, shapes have no
+    /// symbols, the dtype is a float.
     Resize = "resize" Composite ("x") {
         /// How values are picked.
         kind: ResizeKind,

@@ -78,6 +78,9 @@ impl Composite for PoolTokens {
     }
 }
 
+/// Largest extent of `resize`: its expansion holds a table of indices for each axis.
+const LARGEST_RESIZED: usize = 1 << 16;
+
 impl Composite for Resize {
     fn expand(&self, b: &mut Builder, args: &[ValueId]) -> Result<ValueId, TypeError> {
         let ty = b.ty(args[0]).clone();
@@ -89,8 +92,9 @@ impl Composite for Resize {
         if sizes.contains(&0) || self.size.contains(&0) {
             return Err(TypeError::new(1, "no extent may be 0").expected_found("positive extents", &ty.shape));
         }
-        if sizes.iter().chain(&self.size).any(|&n| i32::try_from(n).is_err()) {
-            return Err(TypeError::new(1, "an extent is above 2³¹ − 1"));
+        if let Some(n) = sizes[2..].iter().chain(&self.size).find(|&&n| n > LARGEST_RESIZED) {
+            return Err(TypeError::new(1, "an extent is too large to resize")
+                .expected_found(format!("at most {LARGEST_RESIZED}"), n));
         }
         let mut e = Emit { b };
         let linear = self.kind == ResizeKind::Linear;

@@ -8,6 +8,9 @@ use crate::op::TypeError;
 use crate::shape::strides;
 use crate::tensor::Tensor;
 
+/// Strides of symbolic extents beyond this are refused: each remainder is tried.
+const LONGEST_SYMBOLIC_STRIDE: usize = 4096;
+
 impl Operator for Window {
     fn infer(&self, args: &[&TensorType]) -> Result<TensorType, TypeError> {
         let (x, kernel) = (args[0], args.get(1).copied());
@@ -88,7 +91,7 @@ impl Window {
             return Ok(Dim::new(room / self.stride[i] + 1));
         }
         // Symbolic: the quotient is exact after taking off the constant remainder.
-        (0..self.stride[i])
+        (0..self.stride[i].min(LONGEST_SYMBOLIC_STRIDE))
             .find_map(|rest| (&room - &Dim::new(rest)).div_exact(&stride))
             .map(|q| &q + &Dim::new(1))
             .ok_or_else(|| {
