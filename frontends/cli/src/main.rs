@@ -1,2 +1,89 @@
-//! The `selvedge` command.
-fn main() {}
+//! The `selvedge` command: compile and run diffusion transformers on any GPU.
+//!
+//! Exit status: 0 done, 1 a check failed, 2 bad usage or input, 3 device trouble; 101 is a bug.
+
+mod bench;
+mod check;
+mod common;
+mod compile;
+mod devices;
+mod explain;
+mod generate;
+mod inspect;
+mod ir;
+mod picture;
+mod progress;
+mod report;
+mod run;
+
+use clap::{Parser, Subcommand};
+use selvedge::Error;
+use std::process::ExitCode;
+
+/// Compile and run diffusion transformers on any GPU.
+#[derive(Parser)]
+#[command(name = "selvedge", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make pictures with a model.
+    Generate(generate::Args),
+    /// Compile a model into one file that runs on any adapter.
+    Compile(compile::Args),
+    /// Make pictures with a compiled file; nothing else is needed.
+    Run(run::Args),
+    /// Run a model on recorded inputs and compare with the recorded outputs.
+    Check(check::Args),
+    /// Measure a model or a preset with random weights.
+    Bench(bench::Args),
+    /// Say what a model folder or a compiled file holds.
+    Inspect(inspect::Args),
+    /// List the devices of this machine with their limits.
+    Devices(devices::Args),
+    /// Show the plan of a model's functions, kernel by kernel.
+    Explain(explain::Args),
+    /// Work with modules in text form.
+    Ir(ir::Args),
+}
+
+/// What a command that ran to its end says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Done,
+    CheckFailed,
+}
+
+fn main() -> ExitCode {
+    let default_hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        default_hook(info);
+        eprintln!("{}", report::bug_message());
+    }));
+    let result = match Cli::parse().command {
+        Command::Generate(args) => generate::run(&args),
+        Command::Compile(args) => compile::run(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Devices(args) => devices::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Ir(args) => ir::run(&args),
+    };
+    match result {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::CheckFailed) => ExitCode::from(1),
+        Err(error) => {
+            report::error(&error);
+            ExitCode::from(match error {
+                Error::Input(_) | Error::Text { .. } => 2,
+                Error::Device(_) => 3,
+                Error::Internal(_) => 101,
+            })
+        }
+    }
+}

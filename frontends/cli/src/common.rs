@@ -1,0 +1,63 @@
+//! Arguments and helpers that commands share.
+
+use clap::Args;
+use selvedge::{Diagnostic, Error};
+
+pub use selvedge::explain::bytes;
+
+/// Prints a line on stdout; a reader that closed the pipe is no error.
+macro_rules! out {
+    ($($arg:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stdout(), $($arg)*);
+    }};
+}
+pub(crate) use out;
+
+/// Where to run.
+#[derive(Args, Clone, Debug)]
+pub struct DeviceArg {
+    /// auto, host, gpu, or a device's name (a part is enough); see `selvedge devices`.
+    #[arg(long, default_value = "auto", value_name = "NAME")]
+    pub device: String,
+}
+
+/// Pixels of a picture, or another unit of width and height.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    pub width: usize,
+    pub height: usize,
+}
+
+impl std::str::FromStr for Size {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Size, String> {
+        let parts = text.split_once(['x', 'X', '×']);
+        let number = |t: &str| t.trim().parse::<usize>().ok().filter(|&n| n > 0);
+        match parts.map(|(w, h)| (number(w), number(h))) {
+            Some((Some(width), Some(height))) => Ok(Size { width, height }),
+            _ => Err(format!("`{text}` is not a size: write WIDTHxHEIGHT, as in 256x256")),
+        }
+    }
+}
+
+/// The device that the arguments choose; says on stderr when `auto` falls back to the host.
+pub fn device(arg: &DeviceArg) -> Result<selvedge::Device, Error> {
+    selvedge::Device::choose(&arg.device.parse()?, &mut |message| eprintln!("{message}"))
+}
+
+/// A wrong request, with advice.
+pub fn wrong(code: &str, message: impl Into<String>, help: impl Into<String>) -> Error {
+    Diagnostic::new(code, message).help(help).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read() {
+        assert_eq!("256x128".parse(), Ok(Size { width: 256, height: 128 }));
+        assert!("256".parse::<Size>().is_err() && "0x4".parse::<Size>().is_err() && "ax4".parse::<Size>().is_err());
+    }
+}

@@ -1,0 +1,78 @@
+//! `selvedge compile`: a model as one file.
+
+use crate::common::{Size, bytes, out, wrong};
+use crate::picture::Output;
+use crate::{Error, Outcome};
+use selvedge::compile::Options;
+use selvedge::model::Opened;
+use serde_json::json;
+use std::path::PathBuf;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// A model folder or a shipped model's name (`digits`).
+    model: String,
+    /// The file to write.
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Size of one picture in pixels; it must be one that the model makes.
+    #[arg(long, value_name = "WxH")]
+    size: Option<Size>,
+    /// Images made by one run of the program.
+    #[arg(long, default_value_t = 1)]
+    batch: usize,
+    /// Element type of activations.
+    #[arg(long, default_value = "f32", value_name = "f32|f16")]
+    dtype: String,
+    /// portable, this (the adapter of this machine), or a JSON file with a target's limits.
+    #[arg(long, default_value = "portable", value_name = "portable|this|FILE")]
+    target: String,
+    /// Sampler to use instead of the model's own: ddpm, ddim, euler or heun.
+    #[arg(long, value_name = "NAME")]
+    sampler: Option<String>,
+    /// Write every stage as text into this folder.
+    #[arg(long, value_name = "DIR")]
+    dump: Option<PathBuf>,
+    /// Print one JSON object on stdout.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> Result<Outcome, Error> {
+    match args.dtype.as_str() {
+        "f32" => {}
+        "f16" => {
+            return Err(wrong(
+                "dtype",
+                "activations in f16 are not built yet",
+                "use --dtype f32 (weights keep their dtype)",
+            ));
+        }
+        other => return Err(wrong("dtype", format!("`{other}` is no dtype of activations"), "one of f32, f16")),
+    }
+    if args.batch == 0 {
+        return Err(wrong("batch", "a batch of 0 images", "give a batch of 1 or more"));
+    }
+    let output = Output::new(&args.output)?;
+    let target = selvedge::target::parse(&args.target)?;
+    let source = Opened::open(&args.model)?.source(args.batch, args.sampler.as_deref())?;
+    crate::generate::check_size(source.info(), args.size)?;
+    let options = Options { target, dump: args.dump.clone() };
+    let compiled = source.compile(&options)?;
+    let file = compiled.to_bytes()?;
+    output.write(&file)?;
+    let report = compiled.report();
+    if args.json {
+        let mut object = report.to_json();
+        object["output"] = json!(args.output.display().to_string());
+        object["file_bytes"] = json!(file.len());
+        out!("{object}");
+        return Ok(Outcome::Done);
+    }
+    out!("{}: {}, target {}", args.output.display(), bytes(file.len() as u64), report.target);
+    out!("{} dispatches of {} kernels, planned peak {}", report.dispatches, report.kernels, bytes(report.peak_bytes));
+    for (stage, time) in &report.stages {
+        out!("{:>10.1} ms  {stage}", time.as_secs_f64() * 1e3);
+    }
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,25 @@
+//! `selvedge run`: pictures from a compiled file alone.
+
+use crate::common::wrong;
+use crate::generate::{OrderArgs, generate};
+use crate::{Error, Outcome};
+use std::path::Path;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The compiled file.
+    pub bundle: String,
+    #[command(flatten)]
+    pub order: OrderArgs,
+}
+
+pub fn run(args: &Args) -> Result<Outcome, Error> {
+    if Path::new(&args.bundle).is_dir() {
+        let help = "`selvedge generate` takes folders; `selvedge compile` makes a file of one";
+        return Err(wrong("bundle", format!("`{}` is a folder, not a compiled file", args.bundle), help));
+    }
+    if !Path::new(&args.bundle).is_file() {
+        return Err(wrong("bundle", format!("`{}` does not exist", args.bundle), "make one with `selvedge compile`"));
+    }
+    generate(&args.bundle, &args.order, None)
+}

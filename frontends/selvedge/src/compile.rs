@@ -1,0 +1,268 @@
+//! The compiler's line: passes, code generation, the artefact.
+
+use crate::device::Device;
+use crate::dump::Dump;
+use crate::error::Error;
+use crate::event::Observer;
+use crate::explain;
+use crate::gpu::GpuSession;
+use crate::session::Session;
+use crate::target::Target;
+use crate::weights::{Weights, bundle_bytes};
+use selvedge_bundle::Bundle;
+use selvedge_bundle::manifest::Manifest;
+use selvedge_ir::{Diagnostic, Module, TensorType};
+use selvedge_passes::{ExpandComposites, Pass, Specialize};
+use selvedge_zoo::program::PipelineInfo;
+use serde_json::{Value, json};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How to compile.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What to compile for.
+    pub target: Target,
+    /// A folder that gets every stage as text.
+    pub dump: Option<PathBuf>,
+}
+
+impl Options {
+    /// For a target, without dumps.
+    pub fn new(target: Target) -> Options {
+        Options { target, dump: None }
+    }
+}
+
+/// A compiled program.
+pub struct Compiled {
+    manifest: Manifest,
+    kernels: Vec<String>,
+    /// Bytes of weights that the code generator made, by index.
+    constants: BTreeMap<u32, Vec<u8>>,
+    /// Composites whole, as the host runs it; the kernels compute the same.
+    module: Module,
+    weights: Weights,
+    stages: Vec<(String, Duration)>,
+}
+
+/// What compiling took and gave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// The target's name.
+    pub target: String,
+    /// Dispatches of all functions.
+    pub dispatches: usize,
+    /// Distinct kernels.
+    pub kernels: usize,
+    /// Device memory of the plan, weights included.
+    pub peak_bytes: u64,
+    /// Time of each stage.
+    pub stages: Vec<(String, Duration)>,
+}
+
+impl Report {
+    /// `{"target", "dispatches", "kernels", "peak_bytes", "stages_ms": {…}}`
+    pub fn to_json(&self) -> Value {
+        let stages: BTreeMap<&str, f64> =
+            self.stages.iter().map(|(n, t)| (n.as_str(), t.as_secs_f64() * 1e3)).collect();
+        json!({
+            "target": self.target, "dispatches": self.dispatches, "kernels": self.kernels,
+            "peak_bytes": self.peak_bytes, "stages_ms": stages,
+        })
+    }
+}
+
+impl Compiled {
+    /// The manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+    /// The module that the kernels compute, with composites whole.
+    pub fn module(&self) -> &Module {
+        &self.module
+    }
+    /// What compiling took and gave.
+    pub fn report(&self) -> Report {
+        let hashes: BTreeSet<&str> = self.manifest.kernels.iter().map(|k| k.hash.as_str()).collect();
+        let functions = self.manifest.plans.iter().flat_map(|p| &p.functions);
+        Report {
+            target: self.manifest.target.name.clone(),
+            dispatches: functions.map(|f| f.dispatches.len()).sum(),
+            kernels: hashes.len(),
+            peak_bytes: self.manifest.plans.iter().map(|p| p.peak_bytes()).max().unwrap_or(0),
+            stages: self.stages.clone(),
+        }
+    }
+    /// The artefact in memory; weights are borrowed where their source allows it.
+    ///
+    /// # Errors
+    /// A weight that cannot be read.
+    pub fn bundle(&self) -> Result<Bundle<'_>, Error> {
+        let names = self.manifest.weights.iter().map(|w| w.name.as_str()).zip(0u32..);
+        let made: BTreeMap<&str, &Vec<u8>> =
+            names.filter_map(|(name, i)| Some((name, self.constants.get(&i)?))).collect();
+        Bundle::new(self.manifest.clone(), self.kernels.clone(), self.module.to_string(), |weight| {
+            if let Some(bytes) = made.get(weight.name.as_str()) {
+                return Ok(Cow::Borrowed(bytes.as_slice()));
+            }
+            let ty = declared(&self.module, &weight.name).map_err(|e| e.to_string())?;
+            bundle_bytes(self.weights.as_ref(), &weight.name, ty).map_err(|e| e.to_string())
+        })
+        .map_err(|e| Error::Internal(Diagnostic::new("bundle", e.to_string())))
+    }
+    /// The artefact as a file's bytes.
+    ///
+    /// # Errors
+    /// A weight that cannot be read.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
+        self.bundle()?.to_bytes().map_err(|e| Error::Internal(Diagnostic::new("bundle", e.to_string())))
+    }
+}
+
+/// Compiles a module with its weights; `pipeline` travels in the manifest.
+///
+/// # Errors
+/// Symbols left in the module, weights that cannot be read, a program that does not fit the target.
+pub fn compile(module: Module, weights: Weights, pipeline: Value, options: &Options) -> Result<Compiled, Error> {
+    let mut dump = Dump::new(options.dump.as_deref())?;
+    let mut stages = Vec::new();
+    let whole = for_host(module.clone(), &mut Dump::new(None)?, &mut Vec::new())?;
+    let all = selvedge_passes::passes(&Default::default());
+    let module = run_passes(module, all.iter().map(Box::as_ref), &mut dump, &mut stages)?;
+    let started = Instant::now();
+    let size = selvedge_codegen::Options { size: size(&pipeline) };
+    let lowered = selvedge_codegen::compile(&module, &options.target, &size).map_err(refused)?;
+    stages.push(("codegen".to_string(), started.elapsed()));
+    let started = Instant::now();
+    let mut manifest = lowered.manifest;
+    manifest.pipeline = pipeline;
+    for weight in manifest.weights.iter_mut().filter(|w| w.hash.is_empty()) {
+        let ty = declared(&module, &weight.name)?;
+        weight.hash = selvedge_bundle::hash(&bundle_bytes(weights.as_ref(), &weight.name, ty)?);
+    }
+    stages.push(("hash weights".to_string(), started.elapsed()));
+    dump.stage("plan.txt", || explain::text(&manifest, None, true))?;
+    dump.kernels(manifest.kernels.iter().zip(&lowered.kernels).map(|(k, text)| (k.name.as_str(), text.as_str())))?;
+    Ok(Compiled { manifest, kernels: lowered.kernels, constants: lowered.constants, module: whole, weights, stages })
+}
+
+fn declared<'m>(module: &'m Module, name: &str) -> Result<&'m TensorType, Error> {
+    module.weights.iter().find(|w| w.name == name).map(|w| &w.ty).ok_or_else(|| {
+        Error::Internal(Diagnostic::new(
+            "compile",
+            format!("the plan has a weight `{name}` that the module does not declare"),
+        ))
+    })
+}
+
+/// What the code generator says: the program and the target do not fit, or it has a fault.
+fn refused(errors: selvedge_ir::Diagnostics) -> Error {
+    match errors.0.iter().find(|d| d.code == "codegen internal") {
+        Some(fault) => Error::Internal(fault.clone()),
+        None => Error::Input(errors),
+    }
+}
+
+/// The compiled size, for people.
+fn size(pipeline: &Value) -> String {
+    match serde_json::from_value::<PipelineInfo>(pipeline.clone()) {
+        Ok(info) => {
+            let [_, height, width] = info.image_shape.unwrap_or(info.latent_shape);
+            format!("batch={} height={height} width={width}", info.batch)
+        }
+        Err(_) => "as written".to_string(),
+    }
+}
+
+/// Makes a module ready on a device.
+///
+/// # Errors
+/// As [`compile`]; device trouble.
+pub fn session(
+    module: Module,
+    weights: Weights,
+    pipeline: Value,
+    device: &Device,
+    events: &mut Observer,
+) -> Result<Session, Error> {
+    match device {
+        Device::Host => {
+            let module = for_host(module, &mut Dump::new(None)?, &mut Vec::new())?;
+            Ok(Session::host(module, weights))
+        }
+        Device::Gpu(gpu) => {
+            let compiled = compile(module, weights, pipeline, &Options::new(gpu.target()))?;
+            Ok(Session::gpu(GpuSession::load(gpu, &compiled.bundle()?, true, events)?))
+        }
+    }
+}
+
+/// A pipeline's facts as a manifest carries them.
+pub fn pipeline(info: &PipelineInfo) -> Value {
+    serde_json::to_value(info).expect("a pipeline has string keys and finite numbers only")
+}
+
+/// Runs the pipeline of passes, or only those named, in that order.
+///
+/// # Errors
+/// An unknown pass; a module that a pass cannot handle.
+pub fn optimise(module: Module, names: &[String]) -> Result<Module, Error> {
+    let all = selvedge_passes::passes(&Default::default());
+    if names.is_empty() {
+        return run_passes(module, all.iter().map(Box::as_ref), &mut Dump::new(None)?, &mut Vec::new());
+    }
+    let mut chosen: Vec<&dyn Pass> = Vec::new();
+    for name in names {
+        let pass = all.iter().find(|p| p.name() == name).ok_or_else(|| {
+            let mut known: Vec<&str> = Vec::new();
+            all.iter().map(|p| p.name()).for_each(|n| {
+                if !known.contains(&n) {
+                    known.push(n)
+                }
+            });
+            Diagnostic::new("pass", format!("there is no pass `{name}`")).help(format!("passes: {}", known.join(", ")))
+        })?;
+        chosen.push(pass.as_ref());
+    }
+    run_passes(module, chosen.into_iter(), &mut Dump::new(None)?, &mut Vec::new())
+}
+
+/// Gives symbols values.
+///
+/// # Errors
+/// A symbol that is left, or that the module does not have.
+pub fn specialise(module: Module, values: &BTreeMap<String, usize>) -> Result<Module, Error> {
+    Ok(Specialize { symbols: values.clone() }.run(module)?)
+}
+
+/// The module as the host runs it: composites stay whole, because the host has kernels for them.
+fn for_host(module: Module, dump: &mut Dump, stages: &mut Vec<(String, Duration)>) -> Result<Module, Error> {
+    let all = selvedge_passes::passes(&Default::default());
+    let whole = all.iter().map(Box::as_ref).filter(|p| p.name() != ExpandComposites.name());
+    run_passes(module, whole, dump, stages)
+}
+
+/// Runs passes in order, dumps and times each, and verifies what they give.
+fn run_passes<'p>(
+    mut module: Module,
+    passes: impl Iterator<Item = &'p dyn Pass>,
+    dump: &mut Dump,
+    stages: &mut Vec<(String, Duration)>,
+) -> Result<Module, Error> {
+    dump.stage("input.ir", || module.to_string())?;
+    for pass in passes {
+        let started = Instant::now();
+        module = pass.run(module)?;
+        stages.push((pass.name().to_string(), started.elapsed()));
+        dump.stage(&format!("{}.ir", pass.name()), || module.to_string())?;
+    }
+    let started = Instant::now();
+    selvedge_ir::verify::verify(&module).map_err(|mut errors| {
+        Error::Internal(errors.0.remove(0).help("the passes broke the module; `--dump DIR` shows each stage"))
+    })?;
+    stages.push(("verify".to_string(), started.elapsed()));
+    Ok(module)
+}

@@ -1,0 +1,66 @@
+//! A plan as text: kernel by kernel, with work, bytes and origins.
+
+use selvedge_bundle::manifest::{Manifest, PlanFunction};
+use std::fmt::Write;
+
+/// The plans of a manifest, or one function of them; with `origins`, the model code's lines behind each dispatch.
+pub fn text(manifest: &Manifest, function: Option<&str>, origins: bool) -> String {
+    let mut out = String::new();
+    // Writing to a string cannot fail.
+    let _ = writeln!(out, "{} for {}", manifest.name, manifest.target.name);
+    for plan in &manifest.plans {
+        let _ = writeln!(out, "plan {}: {} of device memory", plan.size, bytes(plan.peak_bytes()));
+        for buffer in &plan.buffers {
+            let _ = writeln!(out, "  buffer {:<16} {:>11}", buffer.label, bytes(buffer.bytes));
+        }
+        for f in plan.functions.iter().filter(|f| function.is_none_or(|name| name == f.name)) {
+            explain(&mut out, manifest, f, origins);
+        }
+    }
+    out
+}
+
+fn explain(out: &mut String, manifest: &Manifest, function: &PlanFunction, origins: bool) {
+    let flops: u64 = function.dispatches.iter().map(|d| d.flops).sum();
+    let moved: u64 = function.dispatches.iter().map(|d| d.bytes).sum();
+    let count = function.dispatches.len();
+    let work = flops as f64 / 1e9;
+    let _ = writeln!(out, "function {}: {count} dispatches, {work:.3} GFLOP, {} moved", function.name, bytes(moved));
+    for (i, d) in function.dispatches.iter().enumerate() {
+        let kernel = &manifest.kernels[d.kernel as usize].name;
+        let [x, y, z] = d.groups;
+        let groups = format!("{x}x{y}x{z}");
+        let work = d.flops as f64 / 1e6;
+        let moved = bytes(d.bytes);
+        let _ = writeln!(out, "  {i:>4} {kernel:<36} groups {groups:<12} {work:>9.3} MFLOP {moved:>11}  {}", d.label);
+        if origins {
+            for origin in &d.origins {
+                let _ = writeln!(out, "       from {origin}");
+            }
+        }
+    }
+    if !function.copies.is_empty() {
+        let moved: u64 = function.copies.iter().map(|c| c.source.bytes).sum();
+        let _ = writeln!(out, "       {} copies of {} after the pass", function.copies.len(), bytes(moved));
+    }
+}
+
+/// Bytes for people.
+pub fn bytes(n: u64) -> String {
+    match n {
+        0..1024 => format!("{n} B"),
+        1024..0x10_0000 => format!("{:.1} KiB", n as f64 / 1024.0),
+        0x10_0000..0x4000_0000 => format!("{:.1} MiB", n as f64 / 1048576.0),
+        _ => format!("{:.2} GiB", n as f64 / 1073741824.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn bytes_have_units() {
+        assert_eq!([bytes(5), bytes(2048), bytes(3 << 20), bytes(5 << 30)], ["5 B", "2.0 KiB", "3.0 MiB", "5.00 GiB"]);
+    }
+}

@@ -1,0 +1,216 @@
+//! Models by name: shipped ones, folders, compiled files. Each becomes a [`Source`] that runs on any device.
+
+use crate::compile::{self, Compiled, Options};
+use crate::device::Device;
+use crate::error::Error;
+use crate::event::Observer;
+use crate::gpu::GpuSession;
+use crate::sample::Images;
+use crate::session::Session;
+use crate::weights::{self, Cached, Weights};
+use selvedge_bundle::Bundle;
+use selvedge_bundle::manifest::Manifest;
+use selvedge_import::{LoadedModel, MappedFile, ProgramOptions, SHIPPED};
+use selvedge_ir::Diagnostic;
+use selvedge_zoo::program::{PipelineInfo, Program};
+use selvedge_zoo::samplers::{Ddim, FlowMethod, Gaussian, GaussianMethod, RectifiedFlow, Sampler};
+use std::path::Path;
+use std::sync::Arc;
+
+/// What a model's name stands for.
+pub enum Opened {
+    /// A folder or a shipped model.
+    Model(Box<LoadedModel>),
+    /// A compiled file.
+    Bundle(BundleFile),
+}
+
+/// A compiled file in memory.
+pub struct BundleFile {
+    /// Its name, for messages.
+    pub path: String,
+    bytes: MappedFile,
+}
+
+/// Something that makes pictures, of one batch size.
+pub enum Source {
+    /// A program with weights, compiled when a device is known.
+    Program {
+        /// Module and pipeline.
+        program: Box<Program>,
+        /// Its weights.
+        weights: Weights,
+    },
+    /// A compiled file.
+    Bundle {
+        /// The file.
+        file: BundleFile,
+        /// Its pipeline.
+        info: Box<PipelineInfo>,
+    },
+}
+
+impl Opened {
+    /// Opens a shipped model (`digits`), a model folder or a compiled file.
+    ///
+    /// # Errors
+    /// There is nothing of this name, or what there is, is damaged or of an unknown kind.
+    pub fn open(name: &str) -> Result<Opened, Error> {
+        let path = Path::new(name);
+        if !SHIPPED.contains(&name) && path.is_file() {
+            return BundleFile::open(path).map(Opened::Bundle);
+        }
+        Ok(Opened::Model(Box::new(selvedge_import::load(name)?)))
+    }
+    /// Its sampling program for `batch` images. A compiled file has its own batch.
+    ///
+    /// # Errors
+    /// An unknown sampler, or another sampler for a compiled file; what the model code finds wrong.
+    pub fn source(self, batch: usize, sampler: Option<&str>) -> Result<Source, Error> {
+        match self {
+            Opened::Model(model) => {
+                let sampler = sampler.map(|name| choose_sampler(&model, name)).transpose()?;
+                let options = ProgramOptions { batch, sampler, ..ProgramOptions::default() };
+                let program = Box::new(model.program(&options)?);
+                Ok(Source::Program { program, weights: Arc::new(Cached::new(model.checkpoint)) })
+            }
+            Opened::Bundle(file) => {
+                if sampler.is_some() {
+                    let what = Diagnostic::new("sampler", format!("`{}` is compiled with its sampler", file.path));
+                    return Err(what.help("choose the sampler when compiling").into());
+                }
+                let info = file.manifest()?.pipeline;
+                let info = serde_json::from_value(info).map_err(|_| {
+                    Diagnostic::new("bundle", format!("`{}` holds no sampling program", file.path))
+                        .help("it was compiled from a module; its functions can be called from Rust")
+                })?;
+                Ok(Source::Bundle { file, info: Box::new(info) })
+            }
+        }
+    }
+}
+
+fn choose_sampler(model: &LoadedModel, name: &str) -> Result<Sampler, Error> {
+    let own = &model.sampling.sampler;
+    let flow = |method| match own {
+        Sampler::RectifiedFlow(s) => Ok(Sampler::RectifiedFlow(RectifiedFlow { method, ..s.clone() })),
+        _ => Err(()),
+    };
+    let gaussian = |method| match own {
+        Sampler::Gaussian(s) => Ok(Sampler::Gaussian(Gaussian { method, ..s.clone() })),
+        _ => Err(()),
+    };
+    let chosen = match name {
+        "euler" => flow(FlowMethod::Euler),
+        "heun" => flow(FlowMethod::Heun),
+        "ddpm" => gaussian(GaussianMethod::Ddpm),
+        "ddim" => match own {
+            Sampler::Ddim(s) => Ok(Sampler::Ddim(Ddim::clone(s))),
+            _ => gaussian(GaussianMethod::Ddim { eta: 0.0 }),
+        },
+        _ => Err(()),
+    };
+    chosen.map_err(|()| {
+        let fitting = match own {
+            Sampler::RectifiedFlow(_) => "euler, heun",
+            Sampler::Gaussian(_) => "ddpm, ddim",
+            Sampler::Ddim(_) => "ddim",
+            Sampler::Ddpm(_) | Sampler::FlowMatchEuler(_) => "none but its own",
+        };
+        let what = Diagnostic::new("sampler", format!("sampler `{name}` does not fit `{}`", model.name));
+        what.help(format!("samplers that fit: {fitting}")).into()
+    })
+}
+
+impl BundleFile {
+    /// Maps a file and checks it.
+    ///
+    /// # Errors
+    /// It cannot be read, is no bundle, of a later format, or damaged.
+    pub fn open(path: &Path) -> Result<BundleFile, Error> {
+        let bytes = MappedFile::open(path)
+            .map_err(|e| Diagnostic::new("bundle", format!("cannot read `{}`: {e}", path.display())))?;
+        let file = BundleFile { path: path.display().to_string(), bytes };
+        file.bundle()?;
+        Ok(file)
+    }
+    /// The checked contents.
+    ///
+    /// # Errors
+    /// As [`BundleFile::open`].
+    pub fn bundle(&self) -> Result<Bundle<'_>, Error> {
+        selvedge_bundle::read(&self.bytes)
+            .map_err(|e| Diagnostic::new("bundle", format!("`{}`: {e}", self.path)).into())
+    }
+    /// The manifest.
+    ///
+    /// # Errors
+    /// As [`BundleFile::open`].
+    pub fn manifest(&self) -> Result<Manifest, Error> {
+        Ok(self.bundle()?.manifest().clone())
+    }
+}
+
+impl Source {
+    /// What it makes, and how.
+    pub fn info(&self) -> &PipelineInfo {
+        match self {
+            Source::Program { program, .. } => &program.info,
+            Source::Bundle { info, .. } => info,
+        }
+    }
+    /// Compiles it.
+    ///
+    /// # Errors
+    /// It is compiled already; see [`compile::compile`].
+    pub fn compile(&self, options: &Options) -> Result<Compiled, Error> {
+        match self {
+            Source::Program { program, weights } => {
+                compile::compile(program.module.clone(), weights.clone(), compile::pipeline(&program.info), options)
+            }
+            Source::Bundle { file, .. } => {
+                let what = Diagnostic::new("compile", format!("`{}` is compiled already", file.path));
+                Err(what.expected_found("a model folder or a shipped model", "a compiled file").into())
+            }
+        }
+    }
+    /// Makes it ready on a device.
+    ///
+    /// # Errors
+    /// The device lacks what it needs, weights are damaged, device trouble.
+    pub fn session(&self, device: &Device, events: &mut Observer) -> Result<Session, Error> {
+        match self {
+            Source::Program { program, weights } => compile::session(
+                program.module.clone(),
+                weights.clone(),
+                compile::pipeline(&program.info),
+                device,
+                events,
+            ),
+            Source::Bundle { file, .. } => {
+                let bundle = file.bundle()?;
+                match device {
+                    Device::Gpu(gpu) => Ok(Session::gpu(GpuSession::load(gpu, &bundle, false, events)?)),
+                    Device::Host => {
+                        let module = crate::text::parse(&file.path, bundle.module().to_string())?;
+                        Ok(Session::host(module, Arc::new(weights::of_bundle(&bundle)?)))
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Latents as a safetensors file with one tensor, `latents` f32 [count, channels, height, width].
+pub fn latents_file(images: &Images) -> Vec<u8> {
+    let [c, h, w] = images.shape;
+    let header = serde_json::json!({"latents": {
+        "dtype": "F32", "shape": [images.count, c, h, w], "data_offsets": [0, images.values.len() * 4],
+    }});
+    let mut text = header.to_string();
+    text.push_str(&" ".repeat(text.len().next_multiple_of(8) - text.len()));
+    let mut file = (text.len() as u64).to_le_bytes().to_vec();
+    file.extend(text.bytes());
+    file.extend(images.values.iter().flat_map(|x| x.to_le_bytes()));
+    file
+}

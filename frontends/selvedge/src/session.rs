@@ -1,0 +1,126 @@
+//! Running a program on a device: one interface for the host and GPUs.
+
+use crate::error::Error;
+use crate::gpu::GpuSession;
+use crate::host::Host;
+use crate::weights::Weights;
+use selvedge_ir::func::Target;
+use selvedge_ir::interp::{Interpreter, Run, RunOutput};
+use selvedge_ir::{Diagnostic, Function, Module, Tensor};
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// A program on a device, ready to run.
+pub struct Session {
+    inner: Inner,
+}
+
+enum Inner {
+    Host(Box<HostSession>),
+    Gpu(Box<GpuSession>),
+}
+
+struct HostSession {
+    module: Module,
+    weights: Weights,
+}
+
+impl Session {
+    /// A session on the host; the module has no symbols and has been verified.
+    pub fn host(module: Module, weights: Weights) -> Session {
+        Session { inner: Inner::Host(Box::new(HostSession { module, weights })) }
+    }
+    /// A session on a GPU.
+    pub(crate) fn gpu(session: GpuSession) -> Session {
+        Session { inner: Inner::Gpu(Box::new(session)) }
+    }
+    /// Device memory that is allocated, in bytes, weights included; `None` on the host.
+    pub fn peak_bytes(&self) -> Option<u64> {
+        match &self.inner {
+            Inner::Host(_) => None,
+            Inner::Gpu(session) => Some(session.peak_bytes()),
+        }
+    }
+    /// Runs the schedule; `progress(k)` is called after step k.
+    ///
+    /// # Errors
+    /// Inputs that do not fit the program; device trouble.
+    pub fn run(&mut self, run: &Run, progress: &mut dyn FnMut(usize)) -> Result<RunOutput, Error> {
+        match &mut self.inner {
+            Inner::Host(session) => session.interpreter().run(run, progress).map_err(Error::from),
+            Inner::Gpu(session) => session.run(run, progress),
+        }
+    }
+    /// Calls one function with arguments by name; gives its named outputs. States start at zero.
+    ///
+    /// # Errors
+    /// No such function, arguments that do not fit it, device trouble.
+    pub fn call(
+        &mut self,
+        function: &str,
+        inputs: &BTreeMap<String, Tensor>,
+    ) -> Result<BTreeMap<String, Tensor>, Error> {
+        match &mut self.inner {
+            Inner::Host(session) => session.call(function, inputs),
+            Inner::Gpu(session) => session.call(function, inputs),
+        }
+    }
+}
+
+impl Session {
+    /// Milliseconds of `runs` calls of a function with these arguments: on the host the whole call, on a GPU submit
+    /// and wait, without transfers.
+    ///
+    /// # Errors
+    /// As [`Session::call`].
+    pub fn time(&mut self, function: &str, inputs: &BTreeMap<String, Tensor>, runs: usize) -> Result<Vec<f64>, Error> {
+        match &mut self.inner {
+            Inner::Gpu(session) => session.time(function, runs),
+            Inner::Host(session) => (0..runs)
+                .map(|_| {
+                    let started = Instant::now();
+                    session.call(function, inputs)?;
+                    Ok(started.elapsed().as_secs_f64() * 1e3)
+                })
+                .collect(),
+        }
+    }
+}
+
+impl HostSession {
+    fn interpreter(&self) -> Interpreter<'_> {
+        Interpreter::new(&self.module, self.weights.as_ref()).kernels(&Host)
+    }
+    fn call(&self, name: &str, inputs: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>, Error> {
+        let function = self.module.function(name).ok_or_else(|| {
+            let known: Vec<&str> = self.module.functions.iter().map(|f| f.name.as_str()).collect();
+            Diagnostic::new("call", format!("there is no function `{name}`"))
+                .help(format!("functions: {}", known.join(", ")))
+        })?;
+        let args = arguments(function, inputs)?;
+        let returned = self.interpreter().call(name, &args, &mut BTreeMap::new())?;
+        let named = returned.into_iter().filter_map(|(target, value)| match target {
+            Target::Output(name) => Some((name, value)),
+            Target::State(_) => None,
+        });
+        Ok(named.collect())
+    }
+}
+
+/// Arguments in parameter order, checked against the parameters' types.
+fn arguments(function: &Function, inputs: &BTreeMap<String, Tensor>) -> Result<Vec<Tensor>, Error> {
+    let mut args = Vec::new();
+    for (name, id) in function.params() {
+        let ty = function.ty(id);
+        let input = inputs.get(name).ok_or_else(|| {
+            Diagnostic::new("call", format!("input `{name}` of `{}` is not given", function.name))
+                .expected_found(ty, "nothing")
+        })?;
+        if input.ty != *ty {
+            let what = Diagnostic::new("call", format!("input `{name}` of `{}` has another type", function.name));
+            return Err(what.expected_found(ty, &input.ty).into());
+        }
+        args.push(input.clone());
+    }
+    Ok(args)
+}

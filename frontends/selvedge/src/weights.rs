@@ -1,0 +1,189 @@
+//! Sources of weights: kept in memory, random, or in a compiled file.
+
+use rayon::prelude::*;
+use selvedge_bundle::{Bundle, WeightBytes};
+use selvedge_import::Checkpoint;
+use selvedge_ir::dtype::Class;
+use selvedge_ir::interp::WeightSource;
+use selvedge_ir::{DType, Data, Diagnostic, Tensor, TensorType};
+use selvedge_zoo::random::philox4x32;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Weights that can be had as bytes, too.
+pub trait Stored: WeightSource + Send + Sync {
+    /// A weight's elements in the declared dtype, little-endian, row-major (bool: one byte each).
+    ///
+    /// # Errors
+    /// As [`WeightSource::weight`].
+    fn bytes(&self, name: &str, ty: &TensorType) -> Result<Cow<'_, [u8]>, Diagnostic> {
+        Ok(Cow::Owned(self.weight(name, ty)?.to_bytes()))
+    }
+}
+
+/// Shared weights.
+pub type Weights = Arc<dyn Stored>;
+
+impl Stored for Random {}
+impl Stored for BTreeMap<String, Arc<Tensor>> {}
+impl Stored for Checkpoint {
+    fn bytes(&self, name: &str, ty: &TensorType) -> Result<Cow<'_, [u8]>, Diagnostic> {
+        if self.dtype(name) == Some(ty.dtype) && self.shape(name).map(<[usize]>::to_vec) == ty.shape.get() {
+            return Checkpoint::bytes(self, name);
+        }
+        Ok(Cow::Owned(self.weight(name, ty)?.to_bytes()))
+    }
+}
+impl<S: Stored> Stored for Cached<S> {
+    fn bytes(&self, name: &str, ty: &TensorType) -> Result<Cow<'_, [u8]>, Diagnostic> {
+        self.source.bytes(name, ty)
+    }
+}
+
+/// A weight's bytes as a bundle has them: truth values are words there.
+///
+/// # Errors
+/// As [`WeightSource::weight`].
+pub fn bundle_bytes<'w>(weights: &'w dyn Stored, name: &str, ty: &TensorType) -> Result<Cow<'w, [u8]>, Diagnostic> {
+    let bytes = weights.bytes(name, ty)?;
+    Ok(match ty.dtype {
+        DType::Bool => Cow::Owned(bytes.iter().flat_map(|&b| u32::from(b != 0).to_le_bytes()).collect()),
+        DType::F32 | DType::F16 | DType::BF16 | DType::I32 | DType::U32 | DType::Packed(_) => bytes,
+    })
+}
+
+/// Keeps every weight that was asked for, decoded.
+pub struct Cached<S> {
+    source: S,
+    known: Mutex<BTreeMap<String, Arc<Tensor>>>,
+}
+
+impl<S> Cached<S> {
+    /// A cache over a source.
+    pub fn new(source: S) -> Cached<S> {
+        Cached { source, known: Mutex::new(BTreeMap::new()) }
+    }
+}
+
+impl<S: WeightSource> WeightSource for Cached<S> {
+    fn weight(&self, name: &str, ty: &TensorType) -> Result<Arc<Tensor>, Diagnostic> {
+        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tensor) = known().get(name)
+            && tensor.ty == *ty
+        {
+            return Ok(tensor.clone());
+        }
+        let tensor = self.source.weight(name, ty)?;
+        known().insert(name.to_string(), tensor.clone());
+        Ok(tensor)
+    }
+}
+
+/// Random tensors by name and seed, for benchmarks and for trying modules.
+///
+/// Element i of a tensor is uniform in [−a, a): Philox4x32-10 with the key FNV-1a(name) xor seed and the counter i / 4 gives
+/// four words, of which word i mod 4, as u · 2⁻³² · 2a − a, is taken. a = √(3 / fan-in) for tensors of rank 2 and more
+/// (fan-in: the product of all extents but the first), so that activations keep their size; 0.02 for vectors.
+/// Integers are the word modulo 8, truth values its lowest bit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Random {
+    /// Seed.
+    pub seed: u64,
+}
+
+impl Random {
+    /// The tensor of a name.
+    pub fn tensor(&self, name: &str, ty: &TensorType) -> Option<Tensor> {
+        let sizes = ty.shape.get()?;
+        let scale = match sizes.len() {
+            0 | 1 => 0.02,
+            _ => (3.0 / sizes[1..].iter().product::<usize>().max(1) as f32).sqrt(),
+        };
+        self.scaled(name, ty, scale)
+    }
+    /// As [`Random::tensor`] with another a.
+    pub fn scaled(&self, name: &str, ty: &TensorType, scale: f32) -> Option<Tensor> {
+        let count = ty.elements()?;
+        let key = fnv1a(name) ^ self.seed;
+        let key = [key as u32, (key >> 32) as u32];
+        let data = match ty.dtype.class() {
+            Class::Float => {
+                let float = |w: u32| ty.dtype.round((w as f64 / 4294967296.0 * 2.0 - 1.0) as f32 * scale);
+                Data::F32(words(key, count, float))
+            }
+            Class::Signed => Data::I32(words(key, count, |w| (w % 8) as i32)),
+            Class::Unsigned => Data::U32(words(key, count, |w| w % 8)),
+            Class::Bool => Data::Bool(words(key, count, |w| w & 1 == 1)),
+        };
+        Some(Tensor::new(ty.clone(), data))
+    }
+}
+
+fn words<T: Copy + Default + Send>(key: [u32; 2], count: usize, f: impl Fn(u32) -> T + Sync) -> Vec<T> {
+    let mut values = vec![T::default(); count];
+    values.par_chunks_mut(4).with_min_len(4096).enumerate().for_each(|(i, four)| {
+        let words = philox4x32([i as u32, (i >> 32) as u32, 0, 0], key);
+        four.iter_mut().zip(words).for_each(|(v, w)| *v = f(w));
+    });
+    values
+}
+
+fn fnv1a(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ b as u64).wrapping_mul(0x100_0000_01b3))
+}
+
+impl WeightSource for Random {
+    fn weight(&self, name: &str, ty: &TensorType) -> Result<Arc<Tensor>, Diagnostic> {
+        let tensor = self.tensor(name, ty);
+        let unknown =
+            || Diagnostic::new("W3", format!("weight `{name}` has symbols in its type")).expected_found("numbers", ty);
+        tensor.map(Arc::new).ok_or_else(unknown)
+    }
+}
+
+/// The weights that a bundle holds, decoded.
+///
+/// # Errors
+/// A weight that was changed, of an unknown dtype, or left in a checkpoint.
+pub fn of_bundle(bundle: &Bundle<'_>) -> Result<BTreeMap<String, Arc<Tensor>>, Diagnostic> {
+    let mut all = BTreeMap::new();
+    for (i, weight) in bundle.manifest().weights.iter().enumerate() {
+        let bad = |e: String| Diagnostic::new("bundle", format!("weight `{}`: {e}", weight.name));
+        let bytes = match bundle.weight(i).map_err(|e| bad(e.to_string()))? {
+            WeightBytes::Here(bytes) => bytes,
+            WeightBytes::Linked(link) => {
+                return Err(bad(format!("it was left in `{}`", link.file)).help("compile without linked weights"));
+            }
+        };
+        let dtype = DType::plain(&weight.dtype).ok_or_else(|| bad(format!("unknown dtype `{}`", weight.dtype)))?;
+        let sizes: Vec<usize> = weight.shape.iter().map(|&n| n as usize).collect();
+        let ty = TensorType::new(dtype, sizes);
+        // Truth values are words in a bundle, bytes on the host.
+        let narrowed: Vec<u8>;
+        let bytes = if dtype == DType::Bool {
+            narrowed = bytes.chunks_exact(4).map(|w| (w != [0; 4]) as u8).collect();
+            &narrowed
+        } else {
+            bytes
+        };
+        all.insert(weight.name.clone(), Arc::new(Tensor::from_bytes(ty, bytes).map_err(bad)?));
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_tensors_depend_on_name_and_seed_only() {
+        let ty = TensorType::new(DType::F32, [3, 5]);
+        let get = |name: &str, seed| Random { seed }.tensor(name, &ty).expect("no symbols").to_f32();
+        assert_eq!(get("a", 1), get("a", 1));
+        assert_ne!(get("a", 1), get("b", 1));
+        assert_ne!(get("a", 1), get("a", 2));
+        let a = (3.0f32 / 5.0).sqrt();
+        assert!(get("a", 1).iter().all(|x| x.abs() <= a));
+    }
+}
