@@ -8,7 +8,7 @@ use selvedge_ir::scalar::{Binary, Body, Scalar, Unary};
 use selvedge_shaders::catalogue;
 use selvedge_shaders::kernel::{Kernel, Limits};
 use selvedge_shaders::kernels::argreduce::{ArgreduceGroup, ArgreduceLane, Search};
-use selvedge_shaders::kernels::contract::{BOrder, Contract, Product};
+use selvedge_shaders::kernels::contract::{BOrder, Choice, Contract, Product, choose};
 use selvedge_shaders::kernels::contract_subgroup::ContractSubgroup;
 use selvedge_shaders::kernels::map::Map;
 use selvedge_shaders::kernels::reduce::{Combine, ReduceGroup, ReduceLane, Reduction};
@@ -258,4 +258,30 @@ fn library_functions_are_found_and_valid() {
         assert_eq!(text.matches("fn ").count(), 1, "{name}: a blank line separates functions");
     }
     validate(&all.join("\n"));
+}
+
+#[test]
+fn chosen_contractions_are_legal_and_waste_little() {
+    for b_order in [BOrder::KContiguous, BOrder::NContiguous] {
+        for subgroup in [None, Some(4), Some(8), Some(32), Some(64)] {
+            for (m, n, k) in
+                [(1, 1, 1), (1, 1152, 1152), (2, 6912, 1152), (77, 64, 5), (1024, 1152, 4608), (5000, 30, 9)]
+            {
+                let choice = choose(Product::new(3, m, n, k, b_order), subgroup, 256);
+                let kernel = choice.kernel();
+                kernel.check(&Limits::PORTABLE).unwrap_or_else(|e| panic!("{e}"));
+                let tile = match choice {
+                    Choice::Direct(c) => c.rm * c.rn,
+                    Choice::Subgroup(c) => c.rm * c.rn,
+                };
+                let lanes: u64 = kernel.groups() * kernel.workgroup().iter().map(|&x| x as u64).product::<u64>();
+                let padded = lanes * tile as u64;
+                let exact = 3 * m as u64 * n as u64;
+                assert!(padded <= exact * 2 || n < 4 * 64 || m < 8, "{choice:?}: {padded} of {exact} elements");
+            }
+        }
+    }
+    let large = Product::new(1, 1024, 1152, 4608, BOrder::KContiguous);
+    assert!(matches!(choose(large, Some(8), 256), Choice::Subgroup(_)));
+    assert!(matches!(choose(large, None, 256), Choice::Direct(_)));
 }

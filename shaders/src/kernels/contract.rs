@@ -1,6 +1,7 @@
 //! Contractions (batched matrix products) with a register tile an invocation.
 
 use crate::kernel::{Check, Family, Kernel};
+use crate::kernels::contract_subgroup::ContractSubgroup;
 use crate::kernels::family;
 use crate::kernels::tile::{self, Delivery};
 use crate::source::Const;
@@ -147,4 +148,63 @@ impl Kernel for Contract {
     fn iterations(&self) -> u64 {
         self.product.steps() + (self.rm * (1 + self.rn)) as u64
     }
+}
+
+/// One of the contraction families, with its tile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Choice {
+    /// Needs nothing.
+    Direct(Contract),
+    /// Needs subgroup operations and one subgroup width.
+    Subgroup(ContractSubgroup),
+}
+
+impl Choice {
+    /// The kernel.
+    pub fn kernel(&self) -> &dyn Kernel {
+        match self {
+            Choice::Direct(kernel) => kernel,
+            Choice::Subgroup(kernel) => kernel,
+        }
+    }
+}
+
+/// Cycles of llvmpipe for 8 lanes: a vec4 load, and a multiply-add (docs/PERFORMANCE.md).
+const LOAD: u64 = 40;
+const MULTIPLY_ADD: f64 = 0.9;
+
+/// The cheapest legal family and tile for a product.
+///
+/// `subgroup` is the adapter's subgroup width if it has only one, `invocations` what a workgroup may have (at least 8). The
+/// cost counts loads and multiply-adds of all lanes, those beyond the edges of C too.
+pub fn choose(product: Product, subgroup: Option<u32>, invocations: u32) -> Choice {
+    let cost = |lanes: u64, loads: u32, elements: u32| {
+        lanes as f64 * ((LOAD * loads as u64) as f64 + MULTIPLY_ADD * 4.0 * elements as f64)
+    };
+    let mut best: Option<(f64, Choice)> = None;
+    let mut offer = |cost: f64, choice: Choice| {
+        if best.is_none_or(|(least, _)| cost < least) {
+            best = Some((cost, choice));
+        }
+    };
+    for rn in [8, 4] {
+        for rm in (1..=8).rev() {
+            for wg_m in [8, 4, 2, 1].into_iter().filter(|wg_m| wg_m * 8 <= invocations.max(8)) {
+                let kernel = Contract { product, rm, rn, wg_m, wg_n: 8 };
+                let lanes = kernel.groups() * wg_m as u64 * 8;
+                offer(cost(lanes, rm + rn, rm * rn), Choice::Direct(kernel));
+            }
+        }
+        let widths = subgroup.filter(|width| (4..=invocations.min(128)).contains(width));
+        // Fours of columns of one row each are too little of a row at a time: measured at a third of the speed.
+        let narrow = |width: u32| rn == 4 && product.b_order == BOrder::NContiguous && product.n > 4 * width;
+        for width in widths.into_iter().filter(|width| !narrow(*width)) {
+            for rm in (1..=192 / rn).rev().filter(|rm| *rm <= 32) {
+                let kernel = ContractSubgroup { product, width, rm, rn };
+                let lanes = kernel.groups() * width as u64;
+                offer(cost(lanes, rm.div_ceil(width) + rn, rm * rn), Choice::Subgroup(kernel));
+            }
+        }
+    }
+    best.expect("the direct family has tiles for every product").1
 }
