@@ -125,50 +125,43 @@ fn slide<R: Real>(op: &Window, x: &Tensor, kernel: Option<&Tensor>, out: &Tensor
             let image = &from[(n * channels + first + c) * x_plane..][..x_plane];
             for (t, tap) in taps.iter().enumerate() {
                 let weight = weights.map(|w| w[(o * count + c) * taps.len() + t]);
-                let mut rows = Vec::new();
-                tap.from.rows(|offset| rows.push(offset));
-                let (width, step) = tap.from.row();
-                let mut rows = rows.into_iter();
-                tap.to.rows(|offset| {
-                    let source = rows.next().expect("both views have the same sizes");
-                    let line = &mut to[offset..offset + width];
-                    for (i, y) in line.iter_mut().enumerate() {
-                        let value = image[source + i * step];
-                        *y = match (op.kind, weight) {
-                            (WindowKind::Max, _) => {
-                                if value > *y {
-                                    value
-                                } else {
-                                    *y
-                                }
-                            }
-                            (_, Some(weight)) => y.add(weight.mul(value)),
-                            (_, None) => y.add(value),
-                        };
-                    }
-                });
+                match (op.kind, weight) {
+                    (WindowKind::Max, _) => tap.apply(to, image, |y, x| if x > y { x } else { y }),
+                    (WindowKind::Conv | WindowKind::Sum, Some(w)) => tap.apply(to, image, |y, x| y.add(w.mul(x))),
+                    (WindowKind::Conv | WindowKind::Sum, None) => tap.apply(to, image, |y, x| y.add(x)),
+                }
             }
         }
     }
     Tensor::new(out.clone(), R::data(y.into_iter().map(|v| v.rounded(out.dtype)).collect()))
 }
 
-/// For one tap of the window: the results it reaches inside the image, and the elements it reads for them.
+/// One tap of the window: the results it reaches inside the image, and the elements it reads for them.
 struct Tap {
-    to: View,
-    from: View,
+    /// (first result, first element) of each innermost row.
+    rows: Vec<(usize, usize)>,
+    /// Results in a row.
+    width: usize,
+    /// From one element of a row to the next.
+    step: usize,
+}
+
+impl Tap {
+    fn apply<R: Real>(&self, to: &mut [R], from: &[R], f: impl Fn(R, R) -> R) {
+        for &(y, x) in &self.rows {
+            let line = &mut to[y..y + self.width];
+            line.iter_mut().zip(from[x..].iter().step_by(self.step)).for_each(|(y, x)| *y = f(*y, *x));
+        }
+    }
 }
 
 fn taps(op: &Window, x: &[usize], y: &[usize]) -> Vec<Tap> {
     let axes = op.size.len();
     let (x_steps, y_steps) = (strides(x), strides(y));
-    let all = op.size.iter().product::<usize>();
     let tap = |t: usize| {
         let mut rest = t;
-        let mut tap = Tap {
-            to: View { offset: 0, sizes: vec![0; axes], steps: y_steps.clone() },
-            from: View { offset: 0, sizes: vec![0; axes], steps: vec![0; axes] },
-        };
+        let mut to = View { offset: 0, sizes: vec![0; axes], steps: y_steps.clone() };
+        let mut from = View { offset: 0, sizes: vec![0; axes], steps: vec![0; axes] };
         for a in (0..axes).rev() {
             let shift = rest % op.size[a] * op.dilation[a]; // position in the padded image, for result 0
             rest /= op.size[a];
@@ -177,15 +170,18 @@ fn taps(op: &Window, x: &[usize], y: &[usize]) -> Vec<Tap> {
             // Results i with i·stride + shift < before + extent.
             let end = (before + x[a]).saturating_sub(shift).div_ceil(op.stride[a]).min(y[a]);
             let count = end.saturating_sub(first);
-            tap.to.sizes[a] = count;
-            tap.from.sizes[a] = count;
-            tap.from.steps[a] = op.stride[a] * x_steps[a];
+            (to.sizes[a], from.sizes[a]) = (count, count);
+            from.steps[a] = op.stride[a] * x_steps[a];
             if count > 0 {
-                tap.to.offset += first * y_steps[a];
-                tap.from.offset += (first * op.stride[a] + shift - before) * x_steps[a];
+                to.offset += first * y_steps[a];
+                from.offset += (first * op.stride[a] + shift - before) * x_steps[a];
             }
         }
-        tap
+        let (mut starts, mut rows) = (Vec::new(), Vec::new());
+        from.rows(|x| starts.push(x));
+        to.rows(|y| rows.push((y, starts[rows.len()])));
+        let (width, step) = from.row();
+        Tap { rows, width, step }
     };
-    (0..all).map(tap).collect()
+    (0..op.size.iter().product()).map(tap).collect()
 }
