@@ -5,8 +5,10 @@
 //! differ by rounding only, and their difference has a derivable tolerance.
 
 mod body;
+mod composite;
 mod emit;
 mod rng;
+mod view;
 
 use crate::dtype::DType;
 use crate::func::{Builder, Function};

@@ -7,22 +7,22 @@ use crate::dtype::{Class, DType};
 use crate::func::{Builder, Function, ValueId};
 use crate::op::OpClass;
 use crate::ops::*;
-use crate::scalar::{Body, F64};
+use crate::scalar::Body;
 use crate::shape::{Shape, TensorType};
 use crate::spec::ContractSpec;
 
 /// What is known of a value: a bound of its magnitude, and whether every correct evaluation gives the same bits.
 #[derive(Clone, Copy)]
-struct Fact {
-    bound: f64,
-    exact: bool,
+pub(super) struct Fact {
+    pub(super) bound: f64,
+    pub(super) exact: bool,
 }
 
 /// A function under construction.
 pub(super) struct Emit<'a> {
     b: Builder,
     pub(super) rng: &'a mut Rng,
-    options: &'a Options,
+    pub(super) options: &'a Options,
     facts: Vec<Fact>,
     weights: usize,
 }
@@ -54,7 +54,7 @@ impl<'a> Emit<'a> {
     pub(super) fn state(&mut self) -> ValueId {
         let ty = TensorType { dtype: DType::F32, shape: self.shape(2) };
         let op = State { name: "memory".to_string(), ty };
-        self.push(op.into(), &[], leaf(DType::F32)).expect("a state has no operands")
+        self.add(op.into(), &[], leaf(DType::F32))
     }
     /// A call with arguments of the callee's parameters' types.
     pub(super) fn call(&mut self, callee: &Function) {
@@ -91,43 +91,50 @@ impl<'a> Emit<'a> {
     fn note(&mut self, fact: Fact) {
         self.facts.push(fact);
     }
-    fn fact(&self, id: ValueId) -> Fact {
+    pub(super) fn fact(&self, id: ValueId) -> Fact {
         self.facts[id.0 as usize]
     }
-    fn ty(&self, id: ValueId) -> TensorType {
+    pub(super) fn ty(&self, id: ValueId) -> TensorType {
         self.b.ty(id).clone()
     }
-    fn extent(&mut self) -> usize {
-        if self.options.empty && self.rng.chance(0.05) { 0 } else { self.rng.between(1, 5) }
+    pub(super) fn extent(&mut self) -> usize {
+        match self.rng.below(20) {
+            0 if self.options.empty => 0,
+            0 | 1 => *self.rng.pick(&[7, 8, 16]),
+            _ => self.rng.between(1, 5),
+        }
     }
-    fn shape(&mut self, rank: usize) -> Shape {
-        Shape::new(&(0..rank).map(|_| self.extent()).collect::<Vec<_>>())
+    pub(super) fn shape(&mut self, rank: usize) -> Shape {
+        let mut sizes: Vec<usize> = (0..rank).map(|_| self.extent()).collect();
+        while sizes.iter().product::<usize>() > self.options.max_elements {
+            sizes.iter_mut().for_each(|n| *n = n.div_ceil(2));
+        }
+        Shape::new(&sizes)
     }
     /// Adds an operator unless its value is too large, and brings the value back into range.
-    fn push(&mut self, op: Op, args: &[ValueId], fact: Fact) -> Option<ValueId> {
+    pub(super) fn push(&mut self, op: Op, args: &[ValueId], fact: Fact) -> Option<ValueId> {
         let types: Vec<&TensorType> = args.iter().map(|a| self.b.ty(*a)).collect();
-        let ty = match op.infer(&types) {
-            Ok(ty) => ty,
-            Err(e) => panic!("the generator made an ill-typed {op:?}: {e:?}"),
-        };
-        if ty.elements()? > self.options.max_elements {
-            return None;
-        }
-        let id = self.b.push(op, args).expect("inferred above");
+        let ty = op.infer(&types).unwrap_or_else(|e| panic!("the generator made an ill-typed {op:?}: {e:?}"));
+        if ty.elements()? > self.options.max_elements { None } else { Some(self.add(op, args, fact)) }
+    }
+    /// Adds an operator that is well-typed, and brings its value back into range.
+    fn add(&mut self, op: Op, args: &[ValueId], fact: Fact) -> ValueId {
+        let id = self.b.push(op, args).expect("well-typed");
+        let ty = self.ty(id);
         self.note(fact);
         let tamed = Body::build(1, |b| {
             let x = body::Node { id: b.arg(0), dtype: ty.dtype, bound: fact.bound, exact: fact.exact };
             body::tame(b, x).id
         });
         if tamed == Body::identity() {
-            return Some(id);
+            return id;
         }
         let id = self.b.push(Map { body: tamed }, &[id]).expect("scaling keeps the type");
         self.note(Fact { bound: TAME, ..fact });
-        Some(id)
+        id
     }
     /// A value with a property; later ones are likelier.
-    fn find(&mut self, good: impl Fn(&TensorType, Fact) -> bool) -> Option<ValueId> {
+    pub(super) fn find(&mut self, good: impl Fn(&TensorType, Fact) -> bool) -> Option<ValueId> {
         let all: Vec<ValueId> =
             self.b.function().ids().filter(|id| good(self.b.ty(*id), self.facts[id.0 as usize])).collect();
         let from = if self.rng.chance(0.5) { all.len().saturating_sub(4) } else { 0 };
@@ -138,7 +145,7 @@ impl<'a> Emit<'a> {
         if self.options.weights && self.rng.chance(0.5) && self.b.function().name == "main" {
             self.weights += 1;
             let op = Weight { name: format!("w{}", self.weights), ty: ty.clone() };
-            return self.push(op.into(), &[], leaf(ty.dtype)).expect("of a size that is there");
+            return self.add(op.into(), &[], leaf(ty.dtype));
         }
         let last: Vec<_> = ty.shape.0.iter().rev().take(1).cloned().collect();
         let small = TensorType { dtype: ty.dtype, shape: Shape(last) };
@@ -148,21 +155,21 @@ impl<'a> Emit<'a> {
             return constant;
         }
         let op = Broadcast { shape: ty.shape.clone(), axes: vec![ty.rank() - 1] };
-        self.push(op.into(), &[constant], leaf(ty.dtype)).expect("of a size that is there")
+        self.add(op.into(), &[constant], leaf(ty.dtype))
     }
     fn constant(&mut self, ty: &TensorType) -> ValueId {
         let data = Literal::from(&tensor(self.rng, ty));
-        self.push(Const { data, ty: ty.clone() }.into(), &[], leaf(ty.dtype)).expect("of a size that is there")
+        self.add(Const { data, ty: ty.clone() }.into(), &[], leaf(ty.dtype))
     }
     /// A value of a type: one that is there, or a new one.
-    fn like(&mut self, ty: &TensorType) -> ValueId {
+    pub(super) fn like(&mut self, ty: &TensorType) -> ValueId {
         match self.find(|t, _| t == ty) {
             Some(id) if self.rng.chance(0.7) => id,
             _ => self.fresh(ty),
         }
     }
     /// A value of a type with a leaf's range.
-    fn leaf_like(&mut self, ty: &TensorType) -> ValueId {
+    pub(super) fn leaf_like(&mut self, ty: &TensorType) -> ValueId {
         let leaf = leaf(ty.dtype);
         self.find(|t, f| t == ty && f.bound <= leaf.bound && f.exact).unwrap_or_else(|| self.constant(ty))
     }
@@ -244,9 +251,12 @@ impl<'a> Emit<'a> {
                 let op = Scan { kind, axis, reverse: self.rng.chance(0.5), exclusive };
                 self.push(op.into(), &[x], Fact { bound, ..fact })
             }
-            OpKind::Transpose | OpKind::Reshape | OpKind::Broadcast | OpKind::Slice | OpKind::Pad | OpKind::Concat => {
-                self.view(kind)
-            }
+            OpKind::Transpose => self.transpose(),
+            OpKind::Reshape => self.reshape(),
+            OpKind::Broadcast => self.broadcast(),
+            OpKind::Slice => self.slice(),
+            OpKind::Pad => self.pad(),
+            OpKind::Concat => self.concat(),
             OpKind::Gather | OpKind::Scatter => {
                 let scatter = kind == OpKind::Scatter;
                 let x = self.find(|t, _| {
@@ -284,15 +294,15 @@ impl<'a> Emit<'a> {
                 let exact = self.fact(x).exact;
                 self.push(Topk { k, axis, largest }.into(), &[x], Fact { bound: 5.0, exact })
             }
-            OpKind::Softmax
-            | OpKind::LayerNorm
-            | OpKind::RmsNorm
-            | OpKind::GroupNorm
-            | OpKind::Attention
-            | OpKind::LocalAttention
-            | OpKind::Rope
-            | OpKind::PoolTokens
-            | OpKind::Resize => self.composite(kind),
+            OpKind::Softmax => self.softmax(),
+            OpKind::LayerNorm => self.layer_norm(),
+            OpKind::RmsNorm => self.rms_norm(),
+            OpKind::GroupNorm => self.group_norm(),
+            OpKind::Attention => self.attention(),
+            OpKind::LocalAttention => self.local_attention(),
+            OpKind::Rope => self.rope(),
+            OpKind::PoolTokens => self.pool_tokens(),
+            OpKind::Resize => self.resize(),
         }
     }
 
@@ -401,165 +411,6 @@ impl<'a> Emit<'a> {
         let kernel = self.leaf_like(&TensorType { dtype, shape: Shape::new(&kernel) });
         let bound = fact.bound * self.fact(kernel).bound * (taps * per_group) as f64;
         self.push(op.into(), &[x, kernel], Fact { bound, exact: false })
-    }
-    fn view(&mut self, kind: OpKind) -> Option<ValueId> {
-        let x = self.find(|t, _| t.rank() > 0 || kind == OpKind::Broadcast || kind == OpKind::Reshape)?;
-        let (ty, fact) = (self.ty(x), self.fact(x));
-        let sizes = ty.shape.sizes();
-        let op: Op = match kind {
-            OpKind::Transpose => Transpose { perm: self.rng.permutation(sizes.len()) }.into(),
-            OpKind::Reshape => Reshape { shape: self.regrouped(&sizes) }.into(),
-            OpKind::Broadcast => {
-                let (mut shape, mut axes) = (Vec::new(), Vec::new());
-                for &n in &sizes {
-                    if self.rng.chance(0.25) && shape.len() < 5 {
-                        shape.push(self.extent());
-                    }
-                    axes.push(shape.len());
-                    shape.push(if n == 1 && self.rng.chance(0.5) { self.extent() } else { n });
-                }
-                if shape.len() < 4 && self.rng.chance(0.4) {
-                    shape.push(self.extent());
-                }
-                Broadcast { shape: Shape::new(&shape), axes }.into()
-            }
-            OpKind::Slice => {
-                let mut op = Slice { start: vec![], end: vec![], step: vec![] };
-                for &n in &sizes {
-                    let least = usize::from(!self.options.empty && n > 0);
-                    let start = self.rng.between(0, n - least);
-                    op.start.push(start);
-                    op.end.push(self.rng.between(start + least, n));
-                    op.step.push(self.rng.between(1, 2));
-                }
-                op.into()
-            }
-            OpKind::Pad => {
-                let padding = sizes.iter().map(|_| (self.rng.below(3), self.rng.below(2))).collect();
-                Pad { padding, value: F64(if self.rng.chance(0.5) { 1.0 } else { 0.0 }) }.into()
-            }
-            _ => {
-                let axis = self.rng.below(sizes.len());
-                let mut other = ty.clone();
-                other.shape.0[axis] = self.extent().into();
-                let y = self.like(&other);
-                let args = if self.rng.chance(0.3) { vec![y, x, x] } else { vec![x, y] };
-                let (a, b) = (fact, self.fact(y));
-                let both = Fact { bound: a.bound.max(b.bound), exact: a.exact && b.exact };
-                return self.push(Concat { axis }.into(), &args, both);
-            }
-        };
-        self.push(op, &[x], Fact { bound: fact.bound.max(1.0), ..fact })
-    }
-    /// Another shape of as many elements: two axes joined, one split, or a unit axis added.
-    fn regrouped(&mut self, sizes: &[usize]) -> Shape {
-        let mut new = sizes.to_vec();
-        if new.len() >= 2 && self.rng.chance(0.5) {
-            let at = self.rng.below(new.len() - 1);
-            let joined = new[at] * new.remove(at + 1);
-            new[at] = joined;
-        }
-        if let Some(at) = new.iter().position(|&n| n % 2 == 0 && n > 0)
-            && new.len() < 5
-            && self.rng.chance(0.5)
-        {
-            new[at] /= 2;
-            new.insert(at, 2);
-        }
-        if new.len() < 4 && self.rng.chance(0.3) {
-            new.insert(self.rng.between(0, new.len()), 1);
-        }
-        Shape::new(&new)
-    }
-    fn composite(&mut self, kind: OpKind) -> Option<ValueId> {
-        let dtype = *self.rng.pick(&[DType::F32, DType::F32, DType::F16, DType::BF16]);
-        let whole = |t: &TensorType| !t.shape.0.iter().any(|d| d.get() == Some(0));
-        let eps = F64(1e-2); // rows may be constant
-        let of = |dims: &[usize]| TensorType { dtype, shape: Shape::new(dims) };
-        let small = Fact { bound: TAME, exact: false };
-        let vectors = |e: &mut Self, channels: usize, most: usize| -> Vec<ValueId> {
-            let n = e.rng.between(0, most);
-            (0..n).map(|_| e.leaf_like(&TensorType::new(DType::F32, [channels]))).collect()
-        };
-        match kind {
-            OpKind::Softmax | OpKind::LayerNorm | OpKind::RmsNorm => {
-                let x = self.find(|t, _| t.dtype.is_float() && t.rank() > 0 && whole(t))?;
-                let sizes = self.ty(x).shape.sizes();
-                let last = sizes[sizes.len() - 1];
-                let mut args = vec![x];
-                let op: Op = match kind {
-                    OpKind::Softmax => Softmax { axis: self.rng.below(sizes.len()) }.into(),
-                    OpKind::LayerNorm => {
-                        args.extend(vectors(self, last, 2));
-                        LayerNorm { eps }.into()
-                    }
-                    _ => {
-                        args.extend(vectors(self, last, 1));
-                        RmsNorm { eps }.into()
-                    }
-                };
-                self.push(op, &args, small)
-            }
-            OpKind::GroupNorm => {
-                let x = self.find(|t, _| t.dtype.is_float() && t.rank() > 1 && whole(t))?;
-                let channels = self.ty(x).shape.sizes()[1];
-                let divisors: Vec<usize> = (1..=channels).filter(|g| channels.is_multiple_of(*g)).collect();
-                let groups = *self.rng.pick(&divisors);
-                let args: Vec<ValueId> = [x].into_iter().chain(vectors(self, channels, 2)).collect();
-                self.push(GroupNorm { groups, eps }.into(), &args, small)
-            }
-            OpKind::Attention => {
-                let [batch, heads, n, m, size, values] = [(); 6].map(|()| self.rng.between(1, 4));
-                let q = self.like(&of(&[batch, heads, n, size]));
-                let k = self.like(&of(&[batch, heads, m, size]));
-                let v = self.like(&of(&[batch, heads, m, values]));
-                let mut args = vec![q, k, v];
-                if self.rng.chance(0.5) {
-                    let shape = [batch, heads, n, m].map(|d| if self.rng.chance(0.3) { 1 } else { d });
-                    let dtype = if self.rng.chance(0.5) { DType::Bool } else { dtype };
-                    args.push(self.like(&TensorType { dtype, shape: Shape::new(&shape) }));
-                }
-                let causal = self.rng.chance(0.3);
-                let bound = self.fact(v).bound;
-                self.push(Attention { scale: F64(0.25), causal }.into(), &args, Fact { bound, exact: false })
-            }
-            OpKind::LocalAttention => {
-                let [heads, height, width, size] = [(); 4].map(|()| self.rng.between(1, 3));
-                let text = self.rng.between(0, 2);
-                let ty = of(&[1, heads, text + height * width, size]);
-                let args = [(); 3].map(|()| self.like(&ty));
-                let shape = *self.rng.pick(LocalKind::ALL);
-                let radius = self.rng.between(0, 3);
-                let bound = self.fact(args[2]).bound;
-                let op = LocalAttention { scale: F64(0.5), text, height, width, radius, shape };
-                self.push(op.into(), &args, Fact { bound, exact: false })
-            }
-            OpKind::Rope => {
-                let [batch, heads, n, half] = [(); 4].map(|()| self.rng.between(1, 3));
-                let x = self.like(&of(&[batch, heads, n, 2 * half]));
-                let table = of(&[n, 2 * half]);
-                let (cos, sin) = (self.leaf_like(&table), self.leaf_like(&table));
-                let bound = 4.0 * self.fact(x).bound;
-                let interleaved = self.rng.chance(0.5);
-                self.push(Rope { interleaved }.into(), &[x, cos, sin], Fact { bound, exact: false })
-            }
-            OpKind::PoolTokens => {
-                let [batch, rows, columns, channels] = [(); 4].map(|()| self.rng.between(1, 3));
-                let block = self.rng.between(1, 2);
-                let (height, width) = (rows * block, columns * block);
-                let x = self.like(&of(&[batch, height * width, channels]));
-                let fact = Fact { exact: false, ..self.fact(x) };
-                self.push(PoolTokens { height, width, block }.into(), &[x], fact)
-            }
-            _ => {
-                let x = self.find(|t, _| t.dtype.is_float() && (3..=4).contains(&t.rank()) && whole(t))?;
-                let size = (2..self.ty(x).rank()).map(|_| self.rng.between(1, 5)).collect();
-                let kind = *self.rng.pick(ResizeKind::ALL);
-                let exact = self.fact(x).exact && kind == ResizeKind::Nearest;
-                let fact = Fact { exact, ..self.fact(x) };
-                self.push(Resize { kind, size }.into(), &[x], fact)
-            }
-        }
     }
 }
 
