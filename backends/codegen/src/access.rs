@@ -111,8 +111,8 @@ impl Windows {
                 return None;
             }
         }
-        let mut windows = Windows::default();
-        windows.bindings = regions.iter().map(|r| (*r, usages[r.buffer as usize])).collect();
+        let bindings = regions.iter().map(|r| (*r, usages[r.buffer as usize])).collect();
+        let mut windows = Windows { bindings, spans: BTreeMap::new() };
         for (tensor, first, part) in parts {
             let binding = regions
                 .iter()
@@ -126,6 +126,21 @@ impl Windows {
         }
         Some(windows)
     }
+}
+
+/// Whether windows for the touched ranges can be expected to fit the target, before memory is planned: large tensors
+/// need as many windows as their range is long, the others may share one.
+pub fn may_fit(touches: &[Touch], tensors: &[Tensor], target: &Target) -> bool {
+    let limit = (target.max_binding_bytes / ALIGN * ALIGN).max(ALIGN);
+    let (mut windows, mut shared) = (0, 0);
+    for touch in touches {
+        if padded(tensors[touch.tensor].bytes()) <= limit {
+            shared = 1;
+        } else {
+            windows += ((touch.high - touch.low + 1) * 16 + ALIGN).div_ceil(limit);
+        }
+    }
+    windows + shared <= target.storage_buffers as u64
 }
 
 /// Bytes rounded up to whole regions; an empty tensor has one, too.

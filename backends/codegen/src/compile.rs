@@ -1,19 +1,20 @@
 //! Module and target to plan and kernels.
 
-use crate::access::{Access, Tensor, TensorId, Touch, Windows};
+use crate::access::{Access, Tensor, TensorId, Touch, Windows, may_fit, padded};
 use crate::emit::{Context, internal};
 use crate::flat::flatten;
 use crate::lower::{Job, Lowering, Shader, lower};
 use crate::memory::{Lifetime, Space};
 use crate::names::{self, Names, Stage};
-use crate::select::{Selection, Unit, base, is_data, select};
+use crate::select::{Selection, Unit, base, divide, is_data, select};
 use crate::target::Target;
-use crate::{ports, verify};
+use crate::{ports, text, verify};
 use selvedge_bundle::manifest::{
     Access as Usage, Copy, Dispatch, FORMAT, Kernel, Manifest, Plan, PlanFunction, Region, Requirements, Weight, WeightSlot,
 };
 use selvedge_ir::func::Target as Goes;
 use selvedge_ir::{Diagnostic, Diagnostics, Function, Module, Op, ValueId};
+use selvedge_shaders::memory::Layout;
 use selvedge_shaders::source::Access as Binding;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -42,6 +43,10 @@ impl Compiled {
     pub fn plan(&self) -> &Plan {
         &self.manifest.plans[0]
     }
+    /// The plan as text.
+    pub fn text(&self) -> String {
+        text::plan(&self.manifest, self.plan())
+    }
 }
 
 /// Compiles a module whose shapes are numbers: the functions of its schedule, or all functions if it has none.
@@ -52,14 +57,41 @@ impl Compiled {
 /// Symbols that are left, quantised weights, limits of the target that no splitting meets (the operator and the
 /// limit are named), or a fault of the compiler.
 pub fn compile(module: &Module, target: &Target, options: &Options) -> Result<Compiled, Diagnostics> {
-    let compiled = Compiler::new(module, target)?.run(options)?;
-    verify::verify(compiled.plan(), &compiled.manifest, target)?;
-    Ok(compiled)
+    let mut forced: Forced = BTreeMap::new();
+    loop {
+        match Compiler::new(module, target, &forced)?.run(options) {
+            Ok(compiled) => {
+                verify::verify(compiled.plan(), &compiled.manifest, target)?;
+                return Ok(compiled);
+            }
+            // A kernel binds too much: one value inside it is stored, and all is done again.
+            Err(Failure::Crowded { function, value }) => forced.entry(function).or_default().push(value),
+            Err(Failure::Refused(errors)) => return Err(errors),
+        }
+    }
+}
+
+/// Values of flat functions that must be stored, by function.
+type Forced = BTreeMap<String, Vec<ValueId>>;
+
+/// Why a compilation stopped.
+enum Failure {
+    /// What the caller is told.
+    Refused(Diagnostics),
+    /// A kernel would fit the target if this value were stored.
+    Crowded { function: String, value: ValueId },
+}
+
+impl From<Diagnostic> for Failure {
+    fn from(d: Diagnostic) -> Failure {
+        Failure::Refused(d.into())
+    }
 }
 
 struct Compiler<'m> {
     module: &'m Module,
     target: &'m Target,
+    forced: &'m Forced,
     tensors: Vec<Tensor>,
     names: Names,
     /// Weights in manifest order, and their tensors.
@@ -88,7 +120,7 @@ struct Prepared {
 }
 
 impl<'m> Compiler<'m> {
-    fn new(module: &'m Module, target: &'m Target) -> Result<Self, Diagnostics> {
+    fn new(module: &'m Module, target: &'m Target, forced: &'m Forced) -> Result<Self, Diagnostics> {
         let mut tensors = Vec::new();
         let names = Names::new(module, &mut tensors)?;
         let needs = Requirements {
@@ -104,6 +136,7 @@ impl<'m> Compiler<'m> {
         Ok(Compiler {
             module,
             target,
+            forced,
             tensors,
             names,
             weights: Vec::new(),
@@ -116,7 +149,7 @@ impl<'m> Compiler<'m> {
         })
     }
 
-    fn run(mut self, options: &Options) -> Result<Compiled, Diagnostics> {
+    fn run(mut self, options: &Options) -> Result<Compiled, Failure> {
         let functions = names::functions(self.module)?;
         let mut prepared = Vec::new();
         let mut errors = Vec::new();
@@ -127,7 +160,7 @@ impl<'m> Compiler<'m> {
             }
         }
         if !errors.is_empty() {
-            return Err(Diagnostics(errors));
+            return Err(Failure::Refused(Diagnostics(errors)));
         }
         let mut weights = Space::new("weights", Usage::Read, 0, self.target.max_buffer_bytes);
         self.weight_tensors.iter().for_each(|t| weights.append(&mut self.tensors[*t]));
@@ -139,11 +172,12 @@ impl<'m> Compiler<'m> {
         for p in &prepared {
             match self.function(p, &mut arena, &floor) {
                 Ok(f) => plan_functions.push(f),
-                Err(e) => errors.push(e),
+                Err(Failure::Refused(e)) => errors.extend(e.0),
+                Err(crowded @ Failure::Crowded { .. }) => return Err(crowded),
             }
         }
         if !errors.is_empty() {
-            return Err(Diagnostics(errors));
+            return Err(Failure::Refused(Diagnostics(errors)));
         }
         let buffers: Vec<_> = weights.buffers().into_iter().chain(arena.buffers()).collect();
         self.needs.max_buffer_bytes = buffers.iter().map(|b| b.bytes).max().unwrap_or(0);
@@ -183,7 +217,8 @@ impl<'m> Compiler<'m> {
     /// Flattens and selects, and gives every stored value a tensor.
     fn prepare(&mut self, stage: Stage, function: &Function) -> Result<Prepared, Diagnostic> {
         let flat = flatten(self.module, function)?;
-        let selection = select(&flat, &[]);
+        let forced = self.forced.get(&flat.name).map_or(&[][..], |f| f);
+        let selection = select(&flat, forced);
         let mut p = Prepared {
             flat,
             selection,
@@ -328,21 +363,22 @@ impl<'m> Compiler<'m> {
     }
 
     /// Lowers, plans memory and emits.
-    fn function(&mut self, p: &Prepared, arena: &mut Space, floor: &[u64]) -> Result<PlanFunction, Diagnostic> {
-        let context = Context { function: &p.flat, homes: &p.homes };
+    fn function(&mut self, p: &Prepared, arena: &mut Space, floor: &[u64]) -> Result<PlanFunction, Failure> {
         let mut extra: Vec<Tensor> = Vec::new();
         let mut jobs: Vec<(&Unit, Job)> = Vec::new();
         for unit in &p.selection.units {
-            let count = self.tensors.len();
-            let mut scratch = |label: &str, dtype, elements| {
-                let label = format!("{label} of {}", name_of(&p.flat, unit.root()));
-                let layout = selvedge_shaders::memory::Layout::Words;
-                extra.push(Tensor { label, dtype, layout, elements, pieces: Vec::new() });
-                count + extra.len() - 1
-            };
-            let mut lowering =
-                Lowering { context, target: self.target, tensors: &self.tensors, scratch: &mut scratch };
-            jobs.extend(lower(&mut lowering, unit)?.into_iter().map(|job| (unit, job)));
+            let mut chunk = u64::MAX;
+            loop {
+                let (made, scratch) = self.lower(p, unit, chunk, extra.len())?;
+                let longest = made.iter().map(|j| j.summed).max().unwrap_or(0);
+                if longest > 4 && !self.may_fit(&made, &extra, &scratch)? {
+                    chunk = longest / 2;
+                    continue;
+                }
+                jobs.extend(made.into_iter().map(|job| (unit, job)));
+                extra.extend(scratch);
+                break;
+            }
         }
         self.tensors.extend(extra);
         let mut lifetimes: BTreeMap<TensorId, Lifetime> = BTreeMap::new();
@@ -367,7 +403,7 @@ impl<'m> Compiler<'m> {
         let mut dispatches = Vec::new();
         for (unit, job) in &jobs {
             let usages = self.usages(arena);
-            self.dispatch(context, unit, job, 0..job.outer, &usages, &mut dispatches)?;
+            self.dispatch(p, unit, job, 0..job.outer, &usages, &mut dispatches)?;
         }
         let region_pairs = |(from, to): &(TensorId, TensorId)| {
             let (from, to) = (&self.tensors[*from].pieces, &self.tensors[*to].pieces);
@@ -395,6 +431,50 @@ impl<'m> Compiler<'m> {
         })
     }
 
+    /// The jobs of a unit and their scratch tensors, which come behind `before` others of the function.
+    fn lower<'p>(
+        &self,
+        p: &'p Prepared,
+        unit: &Unit,
+        chunk: u64,
+        before: usize,
+    ) -> Result<(Vec<Job<'p>>, Vec<Tensor>), Diagnostic>
+    where
+        'm: 'p,
+    {
+        let mut made: Vec<Tensor> = Vec::new();
+        let first = self.tensors.len() + before;
+        let mut scratch = |label: &str, dtype, elements| {
+            let label = format!("{label} of {}", name_of(&p.flat, unit.root()));
+            made.push(Tensor { label, dtype, layout: Layout::Words, elements, pieces: Vec::new() });
+            first + made.len() - 1
+        };
+        let context = Context { function: &p.flat, homes: &p.homes };
+        let mut lowering =
+            Lowering { context, target: self.target, tensors: &self.tensors, chunk, scratch: &mut scratch };
+        let jobs = lower(&mut lowering, unit)?;
+        Ok((jobs, made))
+    }
+
+    /// Whether the target's bindings can hold the smallest parts of jobs.
+    fn may_fit(&self, jobs: &[Job], extra: &[Tensor], scratch: &[Tensor]) -> Result<bool, Diagnostic> {
+        let large = |t: &Tensor| padded(t.bytes()) > self.target.max_binding_bytes;
+        if ![&self.tensors, extra, scratch].into_iter().flatten().any(large) {
+            return Ok(true);
+        }
+        let tensors: Vec<Tensor> = [&self.tensors, extra, scratch].concat();
+        for job in jobs {
+            for start in [0, job.outer - 1] {
+                let mut access = Access::collecting(&tensors);
+                (job.emit)(start..start + 1, &mut access)?;
+                if !may_fit(access.touches(), &tensors, self.target) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
     /// Usage of each buffer by index.
     fn usages(&self, arena: &Space) -> Vec<Usage> {
         let mut usages = vec![Usage::Read; arena.base() as usize];
@@ -405,19 +485,23 @@ impl<'m> Compiler<'m> {
     /// Emits a range of a job; halves it while the target has too few bindings for it.
     fn dispatch(
         &mut self,
-        context: Context,
+        p: &Prepared,
         unit: &Unit,
         job: &Job,
         range: Range<u64>,
         usages: &[Usage],
         out: &mut Vec<Dispatch>,
-    ) -> Result<(), Diagnostic> {
+    ) -> Result<(), Failure> {
+        let context = Context { function: &p.flat, homes: &p.homes };
         let mut access = Access::collecting(&self.tensors);
         (job.emit)(range.clone(), &mut access)?;
         let touches = access.touches().to_vec();
         let Some(windows) = Windows::new(&touches, &self.tensors, usages, self.target) else {
             let length = range.end - range.start;
             if length < 2 {
+                if let Some(value) = divide(&p.flat, &p.selection, unit) {
+                    return Err(Failure::Crowded { function: p.flat.name.clone(), value });
+                }
                 return Err(crate::lower::refuse(
                     context,
                     unit.root(),
@@ -429,11 +513,12 @@ impl<'m> Compiler<'m> {
                         touches.len()
                     ),
                 )
-                .help("compile for a device with larger bindings, or for a smaller size"));
+                .help("compile for a device with larger bindings, or for a smaller size")
+                .into());
             }
             let middle = range.start + length / 2;
-            self.dispatch(context, unit, job, range.start..middle, usages, out)?;
-            return self.dispatch(context, unit, job, middle..range.end, usages, out);
+            self.dispatch(p, unit, job, range.start..middle, usages, out)?;
+            return self.dispatch(p, unit, job, middle..range.end, usages, out);
         };
         let bindings = windows.bindings.clone();
         let mut access = Access::through(&self.tensors, windows);

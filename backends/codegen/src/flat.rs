@@ -43,6 +43,9 @@ fn is_leaf(builder: &Builder, mut id: ValueId) -> bool {
     function.op(id).is_some_and(|(op, _)| op.class() == OpClass::Leaf)
 }
 
+/// Operands of a concat in a flat function.
+const JOIN: usize = 4;
+
 struct Flat<'a> {
     module: &'a Module,
     builder: Builder,
@@ -74,14 +77,13 @@ impl Flat<'_> {
                 }
                 Def::Result { call, index } => {
                     let call_id = call.0;
-                    if !results.contains_key(&call_id) {
+                    if let std::collections::hash_map::Entry::Vacant(slot) = results.entry(call_id) {
                         let call = &function.calls[call_id as usize];
                         let callee = self.module.function(&call.function).ok_or_else(|| {
                             Diagnostic::new("codegen call", format!("there is no function `{}`", call.function))
                         })?;
                         let args: Vec<ValueId> = call.args.iter().map(|a| map[a.0 as usize]).collect();
-                        let values = self.copy(callee, &args)?;
-                        results.insert(call_id, values);
+                        slot.insert(self.copy(callee, &args)?);
                     }
                     results[&call_id][*index as usize]
                 }
@@ -108,6 +110,12 @@ impl Flat<'_> {
             let results = self.copy(&expansion, &args)?;
             self.inherited = before;
             return Ok(results[0]);
+        }
+        // A long join is a join of shorter ones, so that a kernel that binds too much can be divided.
+        if matches!(op, Op::Concat(_)) && args.len() > JOIN {
+            let parts: Result<Vec<ValueId>, Diagnostic> =
+                args.chunks(args.len().div_ceil(JOIN)).map(|part| self.push(op, part.to_vec(), places, None)).collect();
+            return self.push(op, parts?, places, name);
         }
         let key = (op.clone(), args);
         if let Some(id) = self.known.get(&key) {

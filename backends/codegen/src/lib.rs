@@ -3,7 +3,8 @@
 //! [`compile::compile`] goes through these stages, one file each: calls and composites are expanded ([`flat`]), values
 //! that need memory are chosen and grouped into units ([`select`]), units become jobs ([`lower`]) that emit WGSL
 //! ([`emit`], with index arithmetic from [`index`]) through windows of memory ([`access`]); lifetimes give regions
-//! ([`memory`]), names give ports ([`names`], [`ports`]), and the plan is checked ([`verify`]).
+//! ([`memory`]), names give ports ([`names`], [`ports`]), and the plan is checked
+//! ([`verify`]) and printed ([`text`]).
 
 pub mod compile;
 pub mod target;
@@ -18,6 +19,7 @@ pub mod memory;
 pub mod names;
 pub mod ports;
 pub mod verify;
+pub mod text;
 
 pub use compile::{Compiled, Options, compile};
 pub use target::{Subgroups, Target};

@@ -46,7 +46,7 @@ impl Space {
     fn pieces(&self, tensor: &Tensor) -> Vec<u64> {
         let bytes = tensor.bytes();
         let mut pieces: Vec<u64> = vec![self.limit; (bytes / self.limit) as usize];
-        if bytes % self.limit > 0 || pieces.is_empty() {
+        if !bytes.is_multiple_of(self.limit) || pieces.is_empty() {
             pieces.push(bytes % self.limit);
         }
         pieces
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_tensor_larger_than_a_buffer_has_pieces() {
-        let mut tensors = vec![tensor(300), tensor(10)];
+        let mut tensors = [tensor(300), tensor(10)];
         let mut space = Space::new("arena", Access::ReadWrite, 1, 512);
         tensors.iter_mut().for_each(|t| space.append(t));
         let sizes: Vec<u64> = tensors[0].pieces.iter().map(|r| r.bytes).collect();

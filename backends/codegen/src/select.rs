@@ -9,6 +9,7 @@ use selvedge_ir::op::OpClass;
 use selvedge_ir::ops::Const;
 use selvedge_ir::scalar::{Binary, Scalar, Unary};
 use selvedge_ir::{DType, Function, Op, ValueId};
+use std::collections::{BTreeSet, HashMap};
 
 /// Loads that one kernel may make for one element.
 pub const MAX_LOADS: usize = 48;
@@ -144,6 +145,41 @@ pub fn select(function: &Function, force: &[ValueId]) -> Selection {
     }
     units.sort_by_key(Unit::result);
     Selection { stored: s.stored, units }
+}
+
+/// A value inside a unit that would take about half of what the unit reads with it, were it stored.
+pub fn divide(function: &Function, selection: &Selection, unit: &Unit) -> Option<ValueId> {
+    let mut leaves: HashMap<ValueId, BTreeSet<ValueId>> = HashMap::new();
+    let mut all = BTreeSet::new();
+    for id in &unit.path {
+        for arg in function.reads(*id).iter().filter(|a| !unit.path.contains(a)) {
+            all.extend(below(function, selection, *arg, &mut leaves));
+        }
+    }
+    let inside = leaves.into_iter().filter(|(id, l)| !selection.stored[id.0 as usize] && (2..all.len()).contains(&l.len()));
+    inside.min_by_key(|(id, l)| ((2 * l.len()).abs_diff(all.len()), *id)).map(|(id, _)| id)
+}
+
+/// The stored values that an element of a value is computed from.
+fn below(
+    function: &Function,
+    selection: &Selection,
+    id: ValueId,
+    known: &mut HashMap<ValueId, BTreeSet<ValueId>>,
+) -> BTreeSet<ValueId> {
+    if let Some(found) = known.get(&id) {
+        return found.clone();
+    }
+    let mut found = BTreeSet::new();
+    if selection.stored[id.0 as usize] {
+        found.insert(id);
+    } else {
+        for arg in function.reads(id) {
+            found.extend(below(function, selection, *arg, known));
+        }
+    }
+    known.insert(id, found.clone());
+    found
 }
 
 struct Selecting<'a> {

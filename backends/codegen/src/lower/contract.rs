@@ -88,12 +88,11 @@ impl Matrix {
         let operands = std::rc::Rc::new(operands);
         let root = epilogue.unit.root();
         if k == 0 {
-            // An empty sum: nothing may be loaded.
-            return Err(epilogue.refuse("a contraction over an empty axis has no kernel yet,"));
+            return map::constant(lowering, epilogue, "0.0f");
         }
         let order = self.cheaper_order(context, &operands, lowering)?;
         let tile = 256;
-        let most = (target.max_iterations as u64).saturating_sub(tile).max(1) * 4;
+        let most = ((target.max_iterations as u64).saturating_sub(tile).max(1) * 4).min(lowering.chunk);
         let bounds = chunks(k, most);
         let scratch = (bounds.len() > 1).then(|| (lowering.scratch)("partial", DType::F32, batch * m * n));
         let by_batch = batch > 1;
@@ -111,14 +110,13 @@ impl Matrix {
                 let mut hooks = String::new();
 
                 let mut e = Emitter::new(context, access);
-                let k4 = Index::var("k4", k.div_ceil(4)).times(4);
-                e.line("let k4 = k >> 2u;");
+                let k4 = quads(&mut e, (from, to));
                 let lanes = fours(&mut e, &k4, k, |e, k| (operands.a)(e, &batch_at, &m_at, k))?;
                 e.line(format!("return {lanes};"));
                 hooks += &function("fn load_a(batch: u32, m: u32, k: u32) -> vec4<f32>", &e.finish());
 
                 let mut e = Emitter::new(context, access);
-                let lanes = load_b(&mut e, &operands, order, &batch_at, k, n)?;
+                let lanes = load_b(&mut e, &operands, order, &batch_at, (from, to, k), n)?;
                 e.line(format!("return {lanes};"));
                 hooks += &function("fn load_b(batch: u32, k: u32, n: u32) -> vec4<f32>", &e.finish());
 
@@ -162,7 +160,7 @@ impl Matrix {
                 }
             };
             let outer = if by_batch { batch } else { m };
-            jobs.push(Job { outer, flops, emit: Box::new(emit) });
+            jobs.push(Job { outer, summed: to - from, flops, emit: Box::new(emit) });
         }
         Ok(jobs)
     }
@@ -178,7 +176,7 @@ impl Matrix {
         let cost = |order| {
             let mut access = Access::collecting(tensors);
             let mut e = Emitter::new(context, &mut access);
-            load_b(&mut e, operands, order, &Index::var("batch", self.batch), self.k, self.n)?;
+            load_b(&mut e, operands, order, &Index::var("batch", self.batch), (0, self.k, self.k), self.n)?;
             Ok::<usize, Diagnostic>(e.cost())
         };
         let (by_n, by_k) = (cost(BOrder::NContiguous)?, cost(BOrder::KContiguous)?);
@@ -186,19 +184,25 @@ impl Matrix {
     }
 }
 
-/// The four elements that `load_b` gives.
+/// The hook's `k`, a multiple of 4 in a chunk, as an index that shows it.
+fn quads(e: &mut Emitter, (from, to): (u64, u64)) -> Index {
+    let start = if from == 0 { "k".to_string() } else { format!("(k - {from}u)") };
+    e.line(format!("let k4 = {start} >> 2u;"));
+    Index::var("k4", (to - from).div_ceil(4)).times(4).plus(from)
+}
+
+/// The four elements that `load_b` gives, for k in from..to of `k`.
 fn load_b(
     e: &mut Emitter,
     operands: &Operands,
     order: BOrder,
     batch: &Index,
-    k: u64,
+    (from, to, k): (u64, u64, u64),
     n: u64,
 ) -> Result<String, Diagnostic> {
     match order {
         BOrder::KContiguous => {
-            e.line("let k4 = k >> 2u;");
-            let k4 = Index::var("k4", k.div_ceil(4)).times(4);
+            let k4 = quads(e, (from, to));
             let n = Index::var("n", n);
             fours(e, &k4, k, |e, k| (operands.b)(e, batch, k, &n))
         }
@@ -206,8 +210,9 @@ fn load_b(
             e.line("let n4 = n >> 2u;");
             let n4 = Index::var("n4", n.div_ceil(4)).times(4);
             // Rows beyond K (there are some if K is not a multiple of 4) are read at the last row and dropped.
-            let rows = k.next_multiple_of(4);
-            let row = Index::var("k", rows);
+            let rows = to.next_multiple_of(4);
+            let (row, line) = chunked("k", (from, rows));
+            line.into_iter().for_each(|l| e.line(l));
             let clamped = row.at_most(k - 1);
             let mut lanes = Vec::new();
             for lane in 0..4 {
@@ -215,7 +220,7 @@ fn load_b(
                 lanes.push((operands.b)(e, batch, &clamped, &column)?);
             }
             let value = format!("vec4<f32>({})", lanes.join(", "));
-            Ok(if rows == k { value } else { format!("select(vec4<f32>(), {value}, k < {k}u)") })
+            Ok(if rows <= k { value } else { format!("select(vec4<f32>(), {value}, k < {k}u)") })
         }
     }
 }

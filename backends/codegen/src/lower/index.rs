@@ -24,7 +24,7 @@ pub(super) fn scatter<'a>(
         ScatterKind::Add => Write::Add,
         ScatterKind::Set => Write::Set,
     };
-    let bounds = chunks(len, (target.max_iterations as u64).saturating_sub(16));
+    let bounds = chunks(len, (target.max_iterations as u64).saturating_sub(16).min(lowering.chunk));
     let scratch = (bounds.len() > 1).then(|| (lowering.scratch)("partial", running(element), count));
     let mut jobs: Vec<Job<'a>> = Vec::new();
     for (from, to) in bounds {
@@ -33,7 +33,8 @@ pub(super) fn scatter<'a>(
         let emit = move |range: Range<u64>, access: &mut Access| {
             let (i, a, root) = (part(&range, "i"), element.wgsl(), epilogue.unit.root());
             let at = coordinates(&i, &sizes);
-            let j = coordinates(&Index::var("j", len), &rest);
+            let (j, line) = chunked("j", (from, to));
+            let j = coordinates(&j, &rest);
             let mut hooks = String::new();
             let mut e = Emitter::new(context, access);
             let initial = match scratch {
@@ -47,6 +48,7 @@ pub(super) fn scatter<'a>(
             hooks += &function(&format!("fn initial(i: u32) -> {a}"), &e.finish());
 
             let mut e = Emitter::new(context, access);
+            line.iter().for_each(|l| e.line(l.clone()));
             let mut index = at[..batch].to_vec();
             index.extend(j.clone());
             let picked = e.value(indices, &index)?;
@@ -56,6 +58,7 @@ pub(super) fn scatter<'a>(
             hooks += &function("fn hits(i: u32, j: u32) -> bool", &e.finish());
 
             let mut e = Emitter::new(context, access);
+            line.iter().for_each(|l| e.line(l.clone()));
             let mut index = at[..axis].to_vec();
             index.extend(j);
             index.extend_from_slice(&at[axis + 1..]);
@@ -83,7 +86,7 @@ pub(super) fn scatter<'a>(
             };
             shader(&epilogue, target, &kernel, hooks)
         };
-        jobs.push(Job { outer: count, flops, emit: Box::new(emit) });
+        jobs.push(Job { outer: count, summed: to - from, flops, emit: Box::new(emit) });
     }
     Ok(jobs)
 }
@@ -149,7 +152,7 @@ pub(super) fn topk<'a>(
             };
             shader(&epilogue, target, &kernel, hooks)
         };
-        jobs.push(Job { outer: rows, flops: rows * len * (to - from), emit: Box::new(emit) });
+        jobs.push(Job { outer: rows, summed: 0, flops: rows * len * (to - from), emit: Box::new(emit) });
     }
     Ok(jobs)
 }

@@ -30,5 +30,23 @@ pub(super) fn lower<'a>(lowering: &mut Lowering<'a, '_>, id: ValueId) -> Result<
         finish(context, id, target, &kernel, hooks)
     };
     let flops = count * body_ops(context, id).max(1);
-    Ok(vec![Job { outer: count / width, flops, emit: Box::new(emit) }])
+    Ok(vec![Job { outer: count / width, summed: 0, flops, emit: Box::new(emit) }])
+}
+
+/// A root whose every element is `value`: a sum over nothing.
+pub(super) fn constant<'a>(
+    lowering: &mut Lowering<'a, '_>,
+    epilogue: Epilogue<'a>,
+    value: &'static str,
+) -> Result<Vec<Job<'a>>, Diagnostic> {
+    let (context, target) = (lowering.context, lowering.target);
+    let sizes = context.sizes(epilogue.unit.root());
+    let count: u64 = sizes.iter().product();
+    let emit = move |range: Range<u64>, access: &mut Access| {
+        let at = coordinates(&part(&range, "i"), &sizes);
+        let hooks = function("fn element(i: u32)", &epilogue.store(access, &at, value)?);
+        let count = extent(context, epilogue.unit.root(), range.end - range.start)?;
+        shader(&epilogue, target, &Map { count, wg: workgroup(target, 64) }, hooks)
+    };
+    Ok(vec![Job { outer: count, summed: 0, flops: 0, emit: Box::new(emit) }])
 }

@@ -43,6 +43,8 @@ pub type Emit<'a> = Box<dyn Fn(Range<u64>, &mut Access) -> Result<Shader, Diagno
 pub struct Job<'a> {
     /// Extent along which it may be split.
     pub outer: u64,
+    /// Length of the sum (or search) that this job is a chunk of, if shorter chunks touch less memory; else 0.
+    pub summed: u64,
     /// Floating-point operations.
     pub flops: u64,
     /// Writes the kernel.
@@ -57,6 +59,8 @@ pub struct Lowering<'a, 't> {
     pub target: &'a Target,
     /// All tensors made so far; scratch tensors come behind them.
     pub tensors: &'t [crate::access::Tensor],
+    /// Longest chunk of a sum; what the target's loop iterations allow may be less.
+    pub chunk: u64,
     /// Makes a tensor that lives as long as the unit: label, dtype, elements.
     pub scratch: &'t mut dyn FnMut(&str, DType, u64) -> TensorId,
 }
@@ -145,10 +149,6 @@ impl<'a> Epilogue<'a> {
         }
         at
     }
-    /// A diagnostic about the root.
-    fn refuse(&self, message: impl Into<String>) -> Diagnostic {
-        refuse(self.context, self.unit.root(), message)
-    }
     /// Operations of the maps for each element.
     fn ops(&self) -> u64 {
         self.unit.path.iter().map(|id| body_ops(self.context, *id)).sum()
@@ -205,6 +205,16 @@ fn finish(
 /// A variable of a split extent: `start + name`, with `name` below the part's length.
 fn part(range: &Range<u64>, name: &str) -> Index {
     Index::var(name, range.end - range.start).plus(range.start)
+}
+
+/// The variable `name` of a chunk `from..to`, as an index, and the statement that makes it of the hook's parameter.
+fn chunked(parameter: &str, (from, to): (u64, u64)) -> (Index, Option<String>) {
+    if from == 0 {
+        return (Index::var(parameter, to), None);
+    }
+    let name = format!("{parameter}_part");
+    let line = format!("let {name} = {parameter} - {from}u;");
+    (Index::var(&name, to - from).plus(from), Some(line))
 }
 
 /// A `u32` constant of a kernel.

@@ -84,7 +84,9 @@ impl Rows {
         // The lane kernel's loops take len + len/32 iterations, and a little more.
         let lane = (rows >= LANE_ROWS || len <= LANE_LEN) && len + len / 16 + 2 <= most;
         let most_chunk = if lane { u64::MAX / 8 } else { (most.saturating_sub(16)).max(1) * wg };
-        let bounds = chunks(len, most_chunk);
+        // A search looks back at what it found, so its chunks do not touch less.
+        let divisible = matches!(kind, Kind::Fold(_));
+        let bounds = chunks(len, if divisible { most_chunk.min(lowering.chunk) } else { most_chunk });
         let root_dtype = context.dtype(epilogue.unit.root());
         let held = match kind {
             Kind::Fold(_) => running(element),
@@ -101,7 +103,9 @@ impl Rows {
                 let a = element.wgsl();
                 let mut hooks = String::new();
                 let mut e = Emitter::new(context, access);
-                let value = load(&mut e, &row, &Index::var("k", len))?;
+                let (k, line) = if divisible { chunked("k", (from, to)) } else { (Index::var("k", len), None) };
+                line.into_iter().for_each(|l| e.line(l));
+                let value = load(&mut e, &row, &k)?;
                 e.line(format!("return {value};"));
                 hooks += &function(&format!("fn load(row: u32, k: u32) -> {a}"), &e.finish());
                 let partial_type = if let Kind::Fold(_) = kind { a } else { "i32" };
@@ -145,7 +149,8 @@ impl Rows {
                     }
                 }
             };
-            jobs.push(Job { outer: rows, flops, emit: Box::new(emit) });
+            let summed = if divisible { to - from } else { 0 };
+            jobs.push(Job { outer: rows, summed, flops, emit: Box::new(emit) });
         }
         Ok(jobs)
     }

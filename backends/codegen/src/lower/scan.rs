@@ -83,7 +83,7 @@ pub(super) fn lower<'a>(
             };
             shader(&epilogue, target, &kernel, hooks)
         };
-        jobs.push(Job { outer: rows, flops, emit: Box::new(emit) });
+        jobs.push(Job { outer: rows, summed: 0, flops, emit: Box::new(emit) });
     }
     Ok(jobs)
 }
