@@ -205,7 +205,7 @@ fn naive_window(op: &Window, x: &Tensor, kernel: Option<&Tensor>) -> Vec<f64> {
             }
             WindowKind::Sum | WindowKind::Max => index[1]..index[1] + 1,
         };
-        let mut total = if op.kind == WindowKind::Max { f32::MIN as f64 } else { 0.0 };
+        let mut total = if op.kind == WindowKind::Max { f64::NEG_INFINITY } else { 0.0 };
         for c in channels.clone() {
             for tap in indices(&op.size) {
                 let at: Vec<i64> = (0..op.size.len())
@@ -484,4 +484,22 @@ fn topk_ties_go_to_the_lowest_index() {
     assert_eq!(topk(1, 0, true), Data::I32(vec![0, 0, 0, 0]));
     let u = Tensor::new(TensorType::new(DType::U32, [3]), Data::U32(vec![u32::MAX, 5, u32::MAX - 1]));
     assert_eq!(eval(Topk { k: 2, axis: 0, largest: true }, &[&u]).data, Data::I32(vec![0, 2]));
+}
+
+#[test]
+fn a_nan_loses_against_numbers() {
+    let nan = f32::NAN;
+    let x = Tensor::f32(&[2, 3], vec![nan, -1.0, 2.0, nan, nan, nan]);
+    let reduce = |kind| eval(Reduce { kind, axes: vec![1] }, &[&x]);
+    assert_eq!(reduce(ReduceKind::Max).to_f64(), [2.0, f64::NEG_INFINITY]);
+    assert_eq!(reduce(ReduceKind::Min).to_f64(), [-1.0, f64::INFINITY]);
+    assert_eq!(reduce(ReduceKind::Argmax).data, Data::I32(vec![2, 0]));
+    assert_eq!(reduce(ReduceKind::Argmin).data, Data::I32(vec![1, 0]));
+    assert_eq!(eval(Topk { k: 3, axis: 1, largest: true }, &[&x]).data, Data::I32(vec![2, 1, 0, 0, 1, 2]));
+    let one = Tensor::f32(&[2], vec![nan, 1.0]);
+    let two = Tensor::f32(&[2], vec![1.0, nan]);
+    for op in [Binary::Max, Binary::Min] {
+        assert_eq!(binary(op, &one, &two).to_f64(), [1.0, 1.0]);
+    }
+    assert!(unary(Unary::Sign, &one).to_f64()[0].is_nan());
 }

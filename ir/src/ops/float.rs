@@ -36,7 +36,7 @@ macro_rules! real {
                     Unary::Abs => x.abs(),
                     Unary::Sign if x > 0.0 => 1.0,
                     Unary::Sign if x < 0.0 => -1.0,
-                    Unary::Sign => 0.0,
+                    Unary::Sign => x * 0.0, // keeps a NaN
                     Unary::Floor => x.floor(),
                     Unary::Ceil => x.ceil(),
                     Unary::Round => x.round_ties_even(),
@@ -63,8 +63,21 @@ macro_rules! real {
                     Binary::Div => x / y,
                     Binary::Rem => x % y,
                     Binary::Pow => x.powf(y),
-                    Binary::Min => x.min(y),
-                    Binary::Max => x.max(y),
+                    // Of a number and a NaN the number; of −0 and 0 the first.
+                    Binary::Min => {
+                        if y < x || x.is_nan() {
+                            y
+                        } else {
+                            x
+                        }
+                    }
+                    Binary::Max => {
+                        if x < y || x.is_nan() {
+                            y
+                        } else {
+                            x
+                        }
+                    }
                     Binary::Lt | Binary::Le | Binary::Gt | Binary::Ge | Binary::Eq | Binary::Ne => {
                         unreachable!("comparisons give a bool")
                     }

@@ -31,13 +31,13 @@ words! {
         Sum = "sum",
         /// Π, as `sum`.
         Prod = "prod",
-        /// Largest.
+        /// Largest; a NaN is left out.
         Max = "max",
-        /// Smallest.
+        /// Smallest; a NaN is left out.
         Min = "min",
-        /// Index of the largest, as i32; ties go to the lowest index.
+        /// Index of the largest, as i32; ties go to the lowest index, and a NaN counts as −∞.
         Argmax = "argmax",
-        /// Index of the smallest, as i32; ties go to the lowest index.
+        /// Index of the smallest, as i32; ties go to the lowest index, and a NaN counts as ∞.
         Argmin = "argmin",
     }
 }
@@ -63,8 +63,7 @@ words! {
         Conv = "conv",
         /// Σ over the window; padding counts as 0.
         Sum = "sum",
-        /// Largest over the window; padding is left out (a dilated window of nothing but padding gives the lowest
-        /// finite value).
+        /// Largest over the window; padding is left out (a dilated window of nothing but padding gives −∞).
         Max = "max",
     }
 }
@@ -288,7 +287,8 @@ operators! {
         /// Leading axes that all share.
         batch: usize,
     }
-    /// Indices of the k largest (or smallest) elements along an axis, best first, as i32; ties go to the lowest index.
+    /// Indices of the k largest (or smallest) elements along an axis, best first, as i32; ties go to the lowest
+    /// index, and a NaN counts as the worst infinity.
     /// C1 the axis exists and k is at most its extent.
     /// C2 the dtype is f32, f16, bf16, i32 or u32.
     Topk = "topk" Index ("x") {

@@ -45,8 +45,8 @@ impl Operator for Reduce {
         let rows = View::permuted(&sizes, &perm).read_data(&args[0].data);
         let n = out.shape.sizes().iter().product();
         let data = match (self.kind, &rows) {
-            (ReduceKind::Argmax, _) => Data::I32(best(&rows, n, count, |x, best| x > best)),
-            (ReduceKind::Argmin, _) => Data::I32(best(&rows, n, count, |x, best| x < best)),
+            (ReduceKind::Argmax, _) => Data::I32(best(&rows, n, count, 1.0)),
+            (ReduceKind::Argmin, _) => Data::I32(best(&rows, n, count, -1.0)),
             (kind, Data::F32(v)) => Data::F32(each_row(v, n, count, |r| float_row(kind, r).rounded(out.dtype))),
             (kind, Data::F64(v)) => Data::F64(each_row(v, n, count, |r| float_row(kind, r))),
             (ReduceKind::Sum, Data::I32(v)) => {
@@ -90,8 +90,8 @@ fn float_row<R: Real>(kind: ReduceKind, row: &[R]) -> R {
     match kind {
         ReduceKind::Sum => sum(row),
         ReduceKind::Prod => row.iter().fold(R::from_f64(1.0), |a, x| a.mul(*x)),
-        ReduceKind::Max => row[1..].iter().fold(row[0], |a, x| if *x > a { *x } else { a }),
-        ReduceKind::Min => row[1..].iter().fold(row[0], |a, x| if *x < a { *x } else { a }),
+        ReduceKind::Max => row.iter().fold(R::from_f64(f64::NEG_INFINITY), |a, x| if *x > a { *x } else { a }),
+        ReduceKind::Min => row.iter().fold(R::from_f64(f64::INFINITY), |a, x| if *x < a { *x } else { a }),
         ReduceKind::Argmax | ReduceKind::Argmin => unreachable!("these give indices"),
     }
 }
@@ -105,8 +105,9 @@ fn sum<R: Real>(row: &[R]) -> R {
     sum(left).add(sum(right))
 }
 
-/// Index of the first element of each row that no other is better than.
-fn best(rows: &Data, n: usize, count: usize, better: impl Fn(f64, f64) -> bool) -> Vec<i32> {
+/// Index of the first element of each row that no other is better than, after multiplying by `sign`; a NaN counts as
+/// the worst infinity.
+fn best(rows: &Data, n: usize, count: usize, sign: f64) -> Vec<i32> {
     // f64 holds every element of every dtype exactly.
     let at = |i: usize| match rows {
         Data::F32(v) => v[i] as f64,
@@ -115,8 +116,10 @@ fn best(rows: &Data, n: usize, count: usize, better: impl Fn(f64, f64) -> bool) 
         Data::U32(v) => v[i] as f64,
         Data::Bool(v) => v[i] as u8 as f64,
     };
-    let first = |row: usize| {
-        (1..count).fold(0, |best, i| if better(at(row * count + i), at(row * count + best)) { i } else { best }) as i32
+    let key = |i: usize| {
+        let key = sign * at(i);
+        if key.is_nan() { f64::NEG_INFINITY } else { key }
     };
-    (0..n).map(first).collect()
+    let better = |row: usize, i: usize, best: usize| key(row * count + i) > key(row * count + best);
+    (0..n).map(|row| (1..count).fold(0, |best, i| if better(row, i, best) { i } else { best }) as i32).collect()
 }

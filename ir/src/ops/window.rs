@@ -1,5 +1,5 @@
 //! Convolution and pooling.
-use super::float::{Real, finite_range, in_precision};
+use super::float::{Real, in_precision};
 use super::walk::View;
 use super::*;
 use crate::dim::Dim;
@@ -109,7 +109,7 @@ fn slide<R: Real>(op: &Window, x: &Tensor, kernel: Option<&Tensor>, out: &Tensor
     let weights = kernel.map(|k| R::slice(&k.data));
     let start = match op.kind {
         WindowKind::Conv | WindowKind::Sum => R::from_f64(0.0),
-        WindowKind::Max => R::from_f64(finite_range(out.dtype).0),
+        WindowKind::Max => R::from_f64(f64::NEG_INFINITY),
     };
     let taps = taps(op, &x_sizes[2..], &y_sizes[2..]);
     let mut y = vec![start; y_sizes.iter().product()];
