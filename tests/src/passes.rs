@@ -1,12 +1,35 @@
 //! Passes by name, for `//! pass NAME`.
 
 use selvedge_ir::Module;
+use selvedge_passes::{Options, passes, pipeline};
+use std::collections::BTreeMap;
 
-/// Runs the pass of a name.
+/// Runs the pass of a name, or all of them in order for `pipeline`. Extents of symbols follow the name: `specialize B=2`.
 ///
 /// # Errors
 /// There is no such pass, or it fails.
-pub fn run(name: &str, module: &Module) -> Result<Module, String> {
-    let _ = module;
-    Err(format!("there is no pass `{name}`"))
+pub fn run(command: &str, module: &Module) -> Result<Module, String> {
+    let mut words = command.split_whitespace();
+    let name = words.next().unwrap_or("");
+    let extent = |word: &str| {
+        let (symbol, n) = word.split_once('=')?;
+        Some((symbol.to_string(), n.parse().ok()?))
+    };
+    let symbols = words.map(extent).collect::<Option<BTreeMap<String, usize>>>();
+    let symbols = symbols.ok_or_else(|| format!("`{command}`: symbols are given as `B=2`"))?;
+    let options = Options { symbols, ..Options::default() };
+    if name == "pipeline" {
+        return pipeline(module.clone(), &options, &mut |_, _| {}).map_err(|d| d.to_string());
+    }
+    let all = passes(&options);
+    let Some(pass) = all.iter().find(|p| p.name() == name) else {
+        let names: Vec<&str> = all.iter().map(|p| p.name()).collect();
+        return Err(format!("there is no pass `{name}`; there are {}", names.join(", ")));
+    };
+    pass.run(module.clone()).map_err(|d| d.to_string())
+}
+
+/// The names of all passes.
+pub fn names() -> Vec<&'static str> {
+    passes(&Options::default()).iter().map(|p| p.name()).collect()
 }
