@@ -45,7 +45,7 @@ pub fn check(case: &Case, device: Option<&str>) -> Result<(), String> {
 
 /// The module of a file. Errors must be those expected, line by line; functions in which one was expected are left out.
 fn read(case: &Case) -> Result<Module, String> {
-    let checks = case.commands.iter().any(|c| !matches!(c, Command::Parse));
+    let checks = !case.commands.contains(&Command::Parse);
     let mut found = Vec::new();
     let (mut text, mut module) = (case.text.clone(), parse(&case.text));
     if let Err(errors) = &module {

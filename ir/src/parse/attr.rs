@@ -11,7 +11,7 @@ use crate::scalar::F64;
 use crate::shape::{Shape, TensorType};
 use crate::spec::ContractSpec;
 
-/// Extents and their coefficients are at most this: sums and products of a few of them stay within 64 bits.
+/// Whole numbers are at most this, except in bodies and constants: sums and products of a few stay within 64 bits.
 const LARGEST: i64 = (1 << 40) - 1;
 
 /// Attributes as read; those that follow the statement's type come from [`Pending::finish`].
@@ -97,12 +97,12 @@ impl Cursor<'_> {
     }
     fn reading(&mut self, op: OpKind, kind: AttrKind) -> Result<Reading, Diagnostic> {
         Ok(Reading::Done(match kind {
-            AttrKind::Int => Attr::Int(self.integer(-i64::MAX, i64::MAX)?),
-            AttrKind::Ints => Attr::Ints(self.list(|c| c.integer(-i64::MAX, i64::MAX))?),
+            AttrKind::Int => Attr::Int(self.integer(-LARGEST, LARGEST)?),
+            AttrKind::Ints => Attr::Ints(self.list(|c| c.integer(-LARGEST, LARGEST))?),
             AttrKind::Pairs => Attr::Pairs(self.list(|c| {
-                let first = c.integer(-i64::MAX, i64::MAX)?;
+                let first = c.integer(-LARGEST, LARGEST)?;
                 c.mark(":")?;
-                Ok((first, c.integer(-i64::MAX, i64::MAX)?))
+                Ok((first, c.integer(-LARGEST, LARGEST)?))
             })?),
             AttrKind::Float => Attr::Float(F64(self.float()?)),
             AttrKind::Flag => {

@@ -224,25 +224,31 @@ pub(super) fn unknown<'w>(what: &str, word: &str, known: impl IntoIterator<Item 
 
 /// The known word with the smallest edit distance, if it is at most a third of the word's length (at least 1).
 pub(super) fn nearest<'w>(word: &str, known: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
-    let limit = (word.chars().count() / 3).max(1);
-    let near = known.into_iter().map(|k| (distance(word, k), k)).filter(|(d, _)| *d <= limit);
+    let length = word.chars().count();
+    let limit = (length / 3).max(1);
+    let known = known.into_iter().filter(|k| k.chars().count().abs_diff(length) <= limit);
+    let near = known.map(|k| (distance(word, k), k)).filter(|(d, _)| *d <= limit);
     near.min().map(|(_, k)| k)
 }
 
-/// Edits (insert, delete, replace a character) from one word to another.
+/// Edits (insert, delete, replace a character, swap neighbours) from one word to another.
 fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replace = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replace.min(diagonal + 1).min(row[j] + 1);
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut table = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for i in 0..=a.len() {
+        for j in 0..=b.len() {
+            table[i][j] = match (i, j) {
+                (0, n) | (n, 0) => n,
+                _ => {
+                    let replaced = table[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+                    let swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+                    let swap = if swapped { table[i - 2][j - 2] + 1 } else { usize::MAX };
+                    replaced.min(swap).min(table[i - 1][j] + 1).min(table[i][j - 1] + 1)
+                }
+            };
         }
     }
-    row[b.len()]
+    table[a.len()][b.len()]
 }
 
 #[cfg(test)]
