@@ -91,6 +91,11 @@ fn forwards() {
 }
 
 #[test]
+fn text_encoders() {
+    fixture("clip-text", &["last_hidden_state", "penultimate", "text_embeds"]);
+}
+
+#[test]
 fn sampling_loops() {
     fixture("dit-sampling", &["trajectory_ddim", "trajectory_ddpm"]);
 }

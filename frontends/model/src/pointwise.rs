@@ -299,6 +299,16 @@ impl Tensor {
             gated_half(b, x, erf)
         })
     }
+    /// x · sigmoid(1.702·x), the approximation of GELU in CLIP.
+    #[track_caller]
+    pub fn quick_gelu(&self) -> Tensor {
+        self.map(|b, x| {
+            let slope = b.float(1.702);
+            let scaled = b.binary(Binary::Mul, slope, x);
+            let s = b.unary(Unary::Sigmoid, scaled);
+            b.binary(Binary::Mul, x, s)
+        })
+    }
     /// x/2 · (1 + tanh(√(2/π)·(x + 0.044715·x³))): PyTorch's `approximate="tanh"`.
     #[track_caller]
     pub fn gelu_tanh(&self) -> Tensor {

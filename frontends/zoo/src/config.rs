@@ -17,10 +17,21 @@ impl<'a> Fields<'a> {
     /// A positive whole number below 2²⁴; K1 if it is absent, K2 if it is something else.
     pub fn count(&self, name: &str) -> Result<usize, Diagnostic> {
         let value = self.get(name)?;
-        match value.as_u64().and_then(|n| usize::try_from(n).ok()) {
-            Some(n) if n > 0 && n < 1 << 24 => Ok(n),
+        match whole(value) {
+            Some(n) if n > 0 => Ok(n),
             _ => Err(self.mistyped(name, "a positive whole number below 2^24", value)),
         }
+    }
+    /// A whole number below 2²⁴, 0 allowed; K1 if it is absent, K2 if it is something else.
+    pub fn index(&self, name: &str) -> Result<usize, Diagnostic> {
+        let value = self.get(name)?;
+        whole(value).ok_or_else(|| self.mistyped(name, "a whole number below 2^24", value))
+    }
+    /// A list of whole numbers below 2²⁴; K1 if it is absent, K2 if it is something else.
+    pub fn indices(&self, name: &str) -> Result<Vec<usize>, Diagnostic> {
+        let value = self.get(name)?;
+        let all = value.as_array().and_then(|list| list.iter().map(whole).collect());
+        all.ok_or_else(|| self.mistyped(name, "a list of whole numbers below 2^24", value))
     }
     /// A finite number; K1 if it is absent, K2 if it is something else.
     pub fn number(&self, name: &str) -> Result<f64, Diagnostic> {
@@ -56,4 +67,28 @@ impl<'a> Fields<'a> {
         Diagnostic::new("K2", format!("config of {}: the field `{name}` is of another kind", self.class))
             .expected_found(expected, found)
     }
+}
+
+fn whole(value: &Value) -> Option<usize> {
+    value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| *n < 1 << 24)
+}
+
+/// K5 unless each named size is from 1 to its most: far above any model, and low enough that element counts stay whole numbers.
+pub(crate) fn in_range(sizes: &[(&str, usize, usize)]) -> Result<(), Diagnostic> {
+    match sizes.iter().find(|(_, value, most)| *value == 0 || value > most) {
+        None => Ok(()),
+        Some((name, value, most)) => {
+            Err(Diagnostic::new("K5", format!("`{name}` is out of range"))
+                .expected_found(format!("1 to {most}"), value))
+        }
+    }
+}
+
+/// K5 unless the second named size divides the first.
+pub(crate) fn divides(what: (&str, usize), by: (&str, usize)) -> Result<(), Diagnostic> {
+    if by.1 != 0 && what.1.is_multiple_of(by.1) {
+        return Ok(());
+    }
+    Err(Diagnostic::new("K5", format!("`{}` is not divisible by `{}`", what.0, by.0))
+        .expected_found(format!("a multiple of {}", by.1), what.1))
 }

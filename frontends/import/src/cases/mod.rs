@@ -3,6 +3,9 @@
 //! Every case becomes schedule runs, so that one path runs them on any device: a plain forward is a module whose schedule
 //! has only a `decode` function. What a case needs follows from its `config.json`, `case.json` and `io.safetensors`.
 
+mod clip;
+mod component;
+
 mod model;
 mod sampler;
 
@@ -110,6 +113,10 @@ pub fn open(folder: &Path) -> Result<Case, Diagnostics> {
         sampler::scheduler(&name, &case, &recorded)?
     } else if config.as_ref().is_some_and(|c| c.get("_class_name") == Some(&Value::from("SpacedDiffusion"))) {
         sampler::spaced_diffusion(&name, config.as_ref().unwrap_or(&Value::Null), &recorded)?
+    } else if let Some(component) =
+        config.as_ref().map(|c| component::open(&name, folder, c, &recorded)).transpose()?.flatten()
+    {
+        component
     } else if config.is_some() || folder.join("model_index.json").exists() {
         model::open(&name, folder, &case, &recorded)?
     } else {

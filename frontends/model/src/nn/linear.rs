@@ -110,6 +110,8 @@ pub enum Activation {
     Gelu,
     /// GELU's tanh approximation.
     GeluTanh,
+    /// x · sigmoid(1.702·x), CLIP's approximation of GELU.
+    QuickGelu,
     /// x · sigmoid(x).
     Silu,
     /// max(x, 0).
@@ -123,6 +125,7 @@ impl Activation {
         match self {
             Activation::Gelu => x.gelu(),
             Activation::GeluTanh => x.gelu_tanh(),
+            Activation::QuickGelu => x.quick_gelu(),
             Activation::Silu => x.silu(),
             Activation::Relu => x.relu(),
         }
