@@ -53,7 +53,11 @@ pub struct Emitter<'a, 'b, 'c> {
 enum Line {
     Text(String),
     /// A 16-byte load of which the components in use have names.
-    Quad { text: String, name: String, lanes: [bool; 4] },
+    Quad {
+        text: String,
+        name: String,
+        lanes: [bool; 4],
+    },
 }
 
 impl<'a, 'b, 'c> Emitter<'a, 'b, 'c> {
@@ -298,7 +302,8 @@ impl<'a, 'b, 'c> Emitter<'a, 'b, 'c> {
             }
             Op::Broadcast(b) => {
                 let sizes = self.context.sizes(args[0]);
-                let pick = |(axis, size): (&usize, &u64)| if *size == 1 { Index::constant(0) } else { at[*axis].clone() };
+                let pick =
+                    |(axis, size): (&usize, &u64)| if *size == 1 { Index::constant(0) } else { at[*axis].clone() };
                 let inner: Vec<Index> = b.axes.iter().zip(&sizes).map(pick).collect();
                 self.value(args[0], &inner)
             }
@@ -434,7 +439,8 @@ pub fn clamped(i: &Index, (start, size): (u64, u64)) -> Index {
 
 /// An error of the compiler, not of its input.
 pub fn internal(message: impl Into<String>) -> Diagnostic {
-    Diagnostic::new("codegen internal", message).help("this is a fault of the compiler; please report it with the module")
+    Diagnostic::new("codegen internal", message)
+        .help("this is a fault of the compiler; please report it with the module")
 }
 
 /// A number as an expression of the dtype's register type.

@@ -12,7 +12,8 @@ use std::collections::HashMap;
 /// # Errors
 /// A callee that does not exist, recursion, or a violated constraint.
 pub fn flatten(module: &Module, function: &Function) -> Result<Function, Diagnostic> {
-    let mut flat = Flat { module, builder: Builder::new(&function.name), known: HashMap::new(), depth: 0, inherited: None };
+    let mut flat =
+        Flat { module, builder: Builder::new(&function.name), known: HashMap::new(), depth: 0, inherited: None };
     let mut args = Vec::new();
     for (name, id) in function.params() {
         args.push(flat.builder.input(name, function.ty(id).clone()));

@@ -9,17 +9,17 @@
 pub mod compile;
 pub mod target;
 
-pub mod flat;
-pub mod select;
-pub mod index;
 pub mod access;
 pub mod emit;
+pub mod flat;
+pub mod index;
 pub mod lower;
 pub mod memory;
 pub mod names;
 pub mod ports;
-pub mod verify;
+pub mod select;
 pub mod text;
+pub mod verify;
 
 pub use compile::{Compiled, Options, compile};
 pub use target::{Subgroups, Target};

@@ -38,7 +38,8 @@ impl Space {
     }
     /// Its buffers.
     pub fn buffers(&self) -> Vec<Buffer> {
-        let label = |i: usize| if self.used.len() == 1 { self.label.to_string() } else { format!("{} {i}", self.label) };
+        let label =
+            |i: usize| if self.used.len() == 1 { self.label.to_string() } else { format!("{} {i}", self.label) };
         let buffer = |(i, bytes): (usize, &u64)| Buffer { label: label(i), bytes: *bytes, access: self.access };
         self.used.iter().enumerate().map(buffer).collect()
     }

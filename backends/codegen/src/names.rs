@@ -56,8 +56,11 @@ fn tensor(label: impl Into<String>, ty: &TensorType, layout: Layout) -> Result<T
             .help("specialise the module's symbols before compiling"));
     };
     if let DType::Packed(_) = ty.dtype {
-        return Err(Diagnostic::new("codegen dtype", format!("weight `{label}` is {ty}; quantised weights have no kernels yet"))
-            .help("convert the checkpoint to f16 or bf16"));
+        return Err(Diagnostic::new(
+            "codegen dtype",
+            format!("weight `{label}` is {ty}; quantised weights have no kernels yet"),
+        )
+        .help("convert the checkpoint to f16 or bf16"));
     }
     Ok(Tensor { label, dtype: ty.dtype, layout, elements: elements as u64, pieces: Vec::new() })
 }
@@ -111,9 +114,7 @@ impl Names {
             Stage::Prepare | Stage::Library => None,
             // Before the loop a carried value is the run's first value, unless an earlier stage makes that.
             Stage::Condition => prepared.get(name).or(carried.filter(|_| !made_early(name))),
-            Stage::Step => {
-                carried.or(self.tables.get(name)).or(conditioned.get(name)).or(prepared.get(name))
-            }
+            Stage::Step => carried.or(self.tables.get(name)).or(conditioned.get(name)).or(prepared.get(name)),
             Stage::Decode => carried.or(conditioned.get(name)).or(prepared.get(name)),
         };
         let id = match found.or(self.inputs.get(name)).copied() {

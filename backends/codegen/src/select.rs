@@ -156,7 +156,8 @@ pub fn divide(function: &Function, selection: &Selection, unit: &Unit) -> Option
             all.extend(below(function, selection, *arg, &mut leaves));
         }
     }
-    let inside = leaves.into_iter().filter(|(id, l)| !selection.stored[id.0 as usize] && (2..all.len()).contains(&l.len()));
+    let inside =
+        leaves.into_iter().filter(|(id, l)| !selection.stored[id.0 as usize] && (2..all.len()).contains(&l.len()));
     inside.min_by_key(|(id, l)| ((2 * l.len()).abs_diff(all.len()), *id)).map(|(id, _)| id)
 }
 

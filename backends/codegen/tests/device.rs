@@ -81,17 +81,15 @@ fn leaves_are_read() {
   %e = broadcast %s axes=[0] shape=[4,6] : f32[4,6]
   %y = map %x, %i, %d, %e body={x, y, z, w| x + y * z * w} : f32[4,6]",
     );
-    check("fn @f(%x: f32[4]) -> f32[4], f32[2,2] {\n  %r = reshape %x shape=[2,2] : f32[2,2]\n  return a=%x, b=%r\n}\n");
+    check(
+        "fn @f(%x: f32[4]) -> f32[4], f32[2,2] {\n  %r = reshape %x shape=[2,2] : f32[2,2]\n  return a=%x, b=%r\n}\n",
+    );
 }
 
 #[test]
 fn reductions_keep_their_rows() {
     for kind in ["sum", "prod", "max", "min"] {
-        function(
-            "%x: f32[3,50,4]",
-            "f32[3,4]",
-            &format!("  %y = reduce %x kind={kind} axes=[1] : f32[3,4]"),
-        );
+        function("%x: f32[3,50,4]", "f32[3,4]", &format!("  %y = reduce %x kind={kind} axes=[1] : f32[3,4]"));
         function("%x: i32[300,5]", "i32[300]", &format!("  %y = reduce %x kind={kind} axes=[1] : i32[300]"));
     }
     for kind in ["argmax", "argmin"] {
@@ -121,11 +119,7 @@ fn contractions_take_any_order_of_axes() {
         ("f32[7]", "f32[7]", "a,a->", "f32[]"),
         ("f32[70,65]", "f32[65,130]", "ik,kj->ij", "f32[70,130]"),
     ] {
-        function(
-            &format!("%a: {a}, %b: {b}"),
-            out,
-            &format!("  %y = contract %a, %b spec=[{spec}] dtype=f32 : {out}"),
-        );
+        function(&format!("%a: {a}, %b: {b}"), out, &format!("  %y = contract %a, %b spec=[{spec}] dtype=f32 : {out}"));
     }
     function(
         "%a: f32[2,2000]",
@@ -162,7 +156,13 @@ fn windows_slide() {
         ("f32[2,3,8,8]", "f32[16,3,2,2]", "stride=[2,2] padding=[0:0,0:0] dilation=[1,1] groups=1", "f32[2,16,4,4]"),
         ("f32[2,8,6,6]", "f32[9,8,1,1]", "stride=[1,1] padding=[0:0,0:0] dilation=[1,1] groups=1", "f32[2,9,6,6]"),
     ] {
-        let size = if kernel.ends_with("3,3]") { "3,3" } else if kernel.ends_with("2,2]") { "2,2" } else { "1,1" };
+        let size = if kernel.ends_with("3,3]") {
+            "3,3"
+        } else if kernel.ends_with("2,2]") {
+            "2,2"
+        } else {
+            "1,1"
+        };
         function(
             &format!("%x: {x}, %k: {kernel}"),
             out,
@@ -204,11 +204,7 @@ fn scans_run_both_ways() {
 
 #[test]
 fn indices_are_data() {
-    function(
-        "%x: f32[9,4], %i: i32[3,2]",
-        "f32[3,2,4]",
-        "  %y = gather %x, %i axis=0 batch=0 : f32[3,2,4]",
-    );
+    function("%x: f32[9,4], %i: i32[3,2]", "f32[3,2,4]", "  %y = gather %x, %i axis=0 batch=0 : f32[3,2,4]");
     function(
         "%x: f32[3,9,4], %i: u32[3,5]",
         "f32[3,5,4]",

@@ -4,8 +4,7 @@ use super::*;
 use crate::emit::Emitter;
 use selvedge_ir::ops::Contract;
 use selvedge_ir::spec::Role;
-use selvedge_shaders::kernels::contract::{BOrder, Contract as Direct, Product};
-use selvedge_shaders::kernels::contract_subgroup::ContractSubgroup;
+use selvedge_shaders::kernels::contract::{BOrder, Choice, Product, choose};
 
 pub(super) fn lower<'a>(
     lowering: &mut Lowering<'a, '_>,
@@ -38,9 +37,8 @@ pub(super) fn lower<'a>(
     // The index of a term's axes from the four linear indices.
     let place = move |letters: &[u8], linear: [&Index; 4]| -> Vec<Index> {
         let coordinates: Vec<Vec<Index>> = (0..4).map(|g| coordinates(linear[g], &extents[g])).collect();
-        let find = |l: &u8| {
-            (0..4).find_map(|g| groups[g].iter().position(|x| x == l).map(|i| coordinates[g][i].clone()))
-        };
+        let find =
+            |l: &u8| (0..4).find_map(|g| groups[g].iter().position(|x| x == l).map(|i| coordinates[g][i].clone()));
         letters.iter().map(|l| find(l).expect("each letter has a role")).collect()
     };
     let zero = Index::constant(0);
@@ -149,15 +147,12 @@ impl Matrix {
                     to: extent(context, root, to)?,
                     b_order: order,
                 };
-                match target.subgroup {
-                    Some(s) if s.min == s.max && product.m >= 16 && product.n >= 4 * s.max => {
-                        let mut shader =
-                            shader(&epilogue, target, &ContractSubgroup::new(product, s.max), hooks)?;
-                        shader.subgroups = true;
-                        Ok(shader)
-                    }
-                    Some(_) | None => shader(&epilogue, target, &direct(product, target), hooks),
-                }
+                // A subgroup's width may be relied on only where all kernels have it.
+                let width = target.subgroup.filter(|s| s.min == s.max).map(|s| s.max);
+                let choice = choose(product, width, target.invocations);
+                let mut shader = shader(&epilogue, target, choice.kernel(), hooks)?;
+                shader.subgroups = matches!(choice, Choice::Subgroup(_));
+                Ok(shader)
             };
             let outer = if by_batch { batch } else { m };
             jobs.push(Job { outer, summed: to - from, flops, emit: Box::new(emit) });
@@ -166,12 +161,7 @@ impl Matrix {
     }
 
     /// Which axis of B to read by fours: the one that takes fewer loads.
-    fn cheaper_order(
-        self,
-        context: Context,
-        operands: &Operands,
-        lowering: &Lowering,
-    ) -> Result<BOrder, Diagnostic> {
+    fn cheaper_order(self, context: Context, operands: &Operands, lowering: &Lowering) -> Result<BOrder, Diagnostic> {
         let tensors = lowering.tensors;
         let cost = |order| {
             let mut access = Access::collecting(tensors);
@@ -240,14 +230,4 @@ fn fours(
         lanes.push(if beyond { format!("select(0.0f, {value}, k + {lane}u < {len}u)") } else { value });
     }
     Ok(format!("vec4<f32>({})", lanes.join(", ")))
-}
-
-/// The direct kernel with a tile for the product's extents: 8 × 8 registers, fewer rows for flat products.
-fn direct(product: Product, target: &Target) -> Direct {
-    let rm = product.m.clamp(1, 8);
-    let rn = if product.n <= 4 { 4 } else { 8 };
-    let invocations = workgroup(target, 64);
-    let wg_m = product.m.div_ceil(rm).next_power_of_two().min(8).min(invocations);
-    let wg_n = product.n.div_ceil(rn).next_power_of_two().min(invocations / wg_m).max(1);
-    Direct { product, rm, rn, wg_m, wg_n }
 }

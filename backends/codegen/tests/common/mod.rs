@@ -26,9 +26,7 @@ impl Random {
         let count = ty.elements().expect("concrete");
         let data = match ty.dtype {
             DType::F32 | DType::F16 | DType::BF16 | DType::Packed(_) => Data::F32(
-                (0..count)
-                    .map(|_| ty.dtype.round((self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0))
-                    .collect(),
+                (0..count).map(|_| ty.dtype.round((self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0)).collect(),
             ),
             DType::I32 => Data::I32((0..count).map(|_| (self.next() % 16) as i32 - 4).collect()),
             DType::U32 => Data::U32((0..count).map(|_| (self.next() % 16) as u32).collect()),

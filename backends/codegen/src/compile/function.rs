@@ -1,0 +1,215 @@
+//! A function's dispatches: lowering, memory, and emission through windows.
+
+use super::prepare::Prepared;
+use super::{Compiler, Failure, name_of};
+use crate::access::{Access, Tensor, TensorId, Touch, Windows, may_fit, padded};
+use crate::emit::Context;
+use crate::lower::{Job, Lowering, lower, refuse};
+use crate::memory::{Lifetime, Space};
+use crate::ports;
+use crate::select::{Unit, divide};
+use selvedge_bundle::manifest::{Access as Usage, Copy, Dispatch, PlanFunction};
+use selvedge_ir::func::Target as Goes;
+use selvedge_ir::{Diagnostic, Function};
+use selvedge_shaders::memory::Layout;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+impl<'m> Compiler<'m> {
+    /// Lowers, plans memory and emits.
+    pub(super) fn function(&mut self, p: &Prepared, arena: &mut Space, floor: &[u64]) -> Result<PlanFunction, Failure> {
+        let mut extra: Vec<Tensor> = Vec::new();
+        let mut jobs: Vec<(&Unit, Job)> = Vec::new();
+        for unit in &p.selection.units {
+            let mut chunk = u64::MAX;
+            loop {
+                let (made, scratch) = self.lower(p, unit, chunk, extra.len())?;
+                let longest = made.iter().map(|j| j.summed).max().unwrap_or(0);
+                if longest > 4 && !self.may_fit(&made, &extra, &scratch)? {
+                    chunk = longest / 2;
+                    continue;
+                }
+                jobs.extend(made.into_iter().map(|job| (unit, job)));
+                extra.extend(scratch);
+                break;
+            }
+        }
+        self.tensors.extend(extra);
+        let mut lifetimes: BTreeMap<TensorId, Lifetime> = BTreeMap::new();
+        for (at, (_, job)) in jobs.iter().enumerate() {
+            let mut access = Access::collecting(&self.tensors);
+            (job.emit)(0..job.outer, &mut access)?;
+            for touch in access.touches() {
+                let life =
+                    lifetimes.entry(touch.tensor).or_insert(Lifetime { tensor: touch.tensor, first: at, last: at });
+                life.last = at;
+            }
+        }
+        for tensor in &p.kept {
+            let first = if p.inputs.iter().any(|(_, t)| t == tensor) { 0 } else { usize::MAX };
+            let life = lifetimes.entry(*tensor).or_insert(Lifetime { tensor: *tensor, first, last: 0 });
+            (life.first, life.last) = (life.first.min(first), usize::MAX);
+        }
+        // Everything else without memory is scratch; what is never touched (an empty result) needs none.
+        let lifetimes: Vec<Lifetime> =
+            lifetimes.into_values().filter(|l| self.tensors[l.tensor].pieces.is_empty()).collect();
+        arena.place(&lifetimes, floor, &mut self.tensors);
+
+        let mut dispatches = Vec::new();
+        for (unit, job) in &jobs {
+            let usages = self.usages(arena);
+            self.dispatch(p, unit, job, 0..job.outer, &usages, &mut dispatches)?;
+        }
+        let region_pairs = |(from, to): &(TensorId, TensorId)| {
+            let (from, to) = (&self.tensors[*from].pieces, &self.tensors[*to].pieces);
+            from.iter().zip(to).map(|(s, d)| Copy { source: *s, destination: *d }).collect::<Vec<_>>()
+        };
+        let copies = p.copies.iter().filter(|(a, b)| a != b).flat_map(region_pairs).filter(|c| c.source.bytes > 0);
+        Ok(PlanFunction {
+            name: p.flat.name.clone(),
+            inputs: p
+                .inputs
+                .iter()
+                .zip(p.flat.params())
+                .map(|((name, tensor), (_, id))| ports::port(name, p.flat.ty(id), &self.tensors[*tensor]))
+                .collect(),
+            outputs: p
+                .returns
+                .iter()
+                .filter_map(|(target, tensor, value)| match target {
+                    Goes::Output(name) => Some(ports::port(name, p.flat.ty(*value), &self.tensors[*tensor])),
+                    Goes::State(_) => None,
+                })
+                .collect(),
+            copies: copies.collect(),
+            dispatches,
+        })
+    }
+
+    /// The jobs of a unit and their scratch tensors, which come behind `before` others of the function.
+    fn lower<'p>(
+        &self,
+        p: &'p Prepared,
+        unit: &Unit,
+        chunk: u64,
+        before: usize,
+    ) -> Result<(Vec<Job<'p>>, Vec<Tensor>), Diagnostic>
+    where
+        'm: 'p,
+    {
+        let mut made: Vec<Tensor> = Vec::new();
+        let first = self.tensors.len() + before;
+        let mut scratch = |label: &str, dtype, elements| {
+            let label = format!("{label} of {}", name_of(&p.flat, unit.root()));
+            made.push(Tensor { label, dtype, layout: Layout::Words, elements, pieces: Vec::new() });
+            first + made.len() - 1
+        };
+        let context = Context { function: &p.flat, homes: &p.homes };
+        let mut lowering =
+            Lowering { context, target: self.target, tensors: &self.tensors, chunk, scratch: &mut scratch };
+        let jobs = lower(&mut lowering, unit)?;
+        Ok((jobs, made))
+    }
+
+    /// Whether the target's bindings can hold the smallest parts of jobs.
+    fn may_fit(&self, jobs: &[Job], extra: &[Tensor], scratch: &[Tensor]) -> Result<bool, Diagnostic> {
+        let large = |t: &Tensor| padded(t.bytes()) > self.target.max_binding_bytes;
+        if ![&self.tensors, extra, scratch].into_iter().flatten().any(large) {
+            return Ok(true);
+        }
+        let tensors: Vec<Tensor> = [&self.tensors, extra, scratch].concat();
+        for job in jobs {
+            for start in [0, job.outer - 1] {
+                let mut access = Access::collecting(&tensors);
+                (job.emit)(start..start + 1, &mut access)?;
+                if !may_fit(access.touches(), &tensors, self.target) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Usage of each buffer by index.
+    fn usages(&self, arena: &Space) -> Vec<Usage> {
+        let mut usages = vec![Usage::Read; arena.base() as usize];
+        usages.extend(arena.buffers().iter().map(|b| b.access));
+        usages
+    }
+
+    /// Emits a range of a job; halves it while the target has too few bindings for it.
+    fn dispatch(
+        &mut self,
+        p: &Prepared,
+        unit: &Unit,
+        job: &Job,
+        range: Range<u64>,
+        usages: &[Usage],
+        out: &mut Vec<Dispatch>,
+    ) -> Result<(), Failure> {
+        let context = Context { function: &p.flat, homes: &p.homes };
+        let mut access = Access::collecting(&self.tensors);
+        (job.emit)(range.clone(), &mut access)?;
+        let touches = access.touches().to_vec();
+        let Some(windows) = Windows::new(&touches, &self.tensors, usages, self.target) else {
+            let length = range.end - range.start;
+            if length < 2 {
+                if let Some(value) = divide(&p.flat, &p.selection, unit) {
+                    return Err(Failure::Crowded { function: p.flat.name.clone(), value });
+                }
+                return Err(refuse(
+                    context,
+                    unit.root(),
+                    format!(
+                        "target `{}` binds at most {} buffers of {} bytes, too few for {} tensors in a kernel",
+                        self.target.name,
+                        self.target.storage_buffers,
+                        self.target.max_binding_bytes,
+                        touches.len()
+                    ),
+                )
+                .help("compile for a device with larger bindings, or for a smaller size")
+                .into());
+            }
+            let middle = range.start + length / 2;
+            self.dispatch(p, unit, job, range.start..middle, usages, out)?;
+            return self.dispatch(p, unit, job, middle..range.end, usages, out);
+        };
+        let bindings = windows.bindings.clone();
+        let mut access = Access::through(&self.tensors, windows);
+        let shader = (job.emit)(range.clone(), &mut access)?;
+        let helpers = access.helpers();
+        let share = |x: u64| (x as u128 * (range.end - range.start) as u128 / job.outer.max(1) as u128) as u64;
+        let (groups, flops) = (shader.grid, share(job.flops));
+        let kernel = self.kernel(context, unit, shader, helpers, &bindings)?;
+        let mut origins: Vec<String> = Vec::new();
+        for place in unit.path.iter().flat_map(|id| &context.function.value(*id).places) {
+            let place = place.to_string();
+            if !origins.contains(&place) {
+                origins.push(place);
+            }
+        }
+        out.push(Dispatch {
+            kernel,
+            groups,
+            bindings: bindings.iter().map(|(r, _)| *r).collect(),
+            label: label(context.function, unit),
+            origins,
+            flops,
+            bytes: touches.iter().map(|t| traffic(t, &self.tensors[t.tensor])).sum(),
+        });
+        Ok(())
+    }
+}
+
+/// Bytes that a kernel must move for a tensor, each element once.
+fn traffic(touch: &Touch, tensor: &Tensor) -> u64 {
+    let touched = ((touch.high - touch.low + 1) * 16).min(tensor.bytes());
+    touched * (u64::from(touch.read) + u64::from(touch.written))
+}
+
+/// `%12 contract+map`.
+fn label(function: &Function, unit: &Unit) -> String {
+    let names: Vec<&str> = unit.path.iter().filter_map(|id| function.op(*id)).map(|(op, _)| op.kind().text()).collect();
+    format!("{} {}", name_of(function, unit.result()), names.join("+"))
+}

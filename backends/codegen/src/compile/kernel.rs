@@ -1,0 +1,70 @@
+//! Kernels: equal texts are one kernel, and every new one is validated.
+
+use super::Compiler;
+use crate::emit::Context;
+use crate::lower::{Shader, refuse};
+use crate::select::Unit;
+use selvedge_bundle::manifest::{Access as Usage, Kernel, Region};
+use selvedge_ir::Diagnostic;
+use selvedge_shaders::source::Access as Binding;
+
+impl Compiler<'_> {
+    /// The index of a kernel, which is validated when it is new.
+    pub(super) fn kernel(
+        &mut self,
+        context: Context,
+        unit: &Unit,
+        shader: Shader,
+        helpers: String,
+        bindings: &[(Region, Usage)],
+    ) -> Result<u32, Diagnostic> {
+        let mut source = shader.source.functions(helpers);
+        for (_, usage) in bindings {
+            source = source.binding(match usage {
+                Usage::Read => Binding::Read,
+                Usage::ReadWrite => Binding::ReadWrite,
+            });
+        }
+        let text = source.text();
+        let needs = &mut self.needs;
+        needs.storage_buffers = needs.storage_buffers.max(bindings.len() as u32);
+        needs.max_binding_bytes = bindings.iter().map(|(r, _)| r.bytes).max().unwrap_or(0).max(needs.max_binding_bytes);
+        if let Some(index) = self.known.get(&text) {
+            return Ok(*index);
+        }
+        needs.invocations = needs.invocations.max(shader.workgroup.iter().product());
+        needs.workgroup_bytes = needs.workgroup_bytes.max(shader.workgroup_bytes);
+        if shader.subgroups {
+            needs.subgroup_size = self.target.subgroup.map(|s| s.max);
+            if needs.features.is_empty() {
+                needs.features.push("subgroups".to_string());
+            }
+        }
+        validate(&text, shader.subgroups).map_err(|e| {
+            refuse(context, unit.root(), format!("the {} kernel is not valid WGSL ({e}), for a value", shader.family))
+                .help("this is a fault of the compiler; please report it with the module")
+        })?;
+        let index = self.kernels.len() as u32;
+        self.kernels.push(Kernel {
+            name: shader.family.to_string(),
+            hash: selvedge_bundle::hash(text.as_bytes()),
+            workgroup: shader.workgroup,
+            bindings: bindings.iter().map(|(_, usage)| *usage).collect(),
+        });
+        self.known.insert(text.clone(), index);
+        self.texts.push(text);
+        Ok(index)
+    }
+}
+
+/// Parses and validates a shader as wgpu will.
+fn validate(text: &str, subgroups: bool) -> Result<(), String> {
+    let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
+    // `unpack2x16float` is in every WebGPU device; naga keeps a switch for older GL.
+    let mut capabilities = naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    if subgroups {
+        capabilities |= naga::valid::Capabilities::SUBGROUP;
+    }
+    let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities);
+    validator.validate(&module).map(|_| ()).map_err(|e| e.emit_to_string(text))
+}
