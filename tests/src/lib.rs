@@ -5,6 +5,7 @@ pub mod case;
 pub mod check;
 pub mod compare;
 pub mod draw;
+pub mod gpu;
 pub mod passes;
 pub mod reference;
 pub mod runner;

@@ -1,5 +1,6 @@
 //! What can run a function: the interpreter, and the devices that are compared with it.
 
+use crate::gpu::Gpu;
 use selvedge_ir::interp::Precision;
 use selvedge_ir::{Interpreter, Module, Tensor};
 use std::collections::BTreeMap;
@@ -49,10 +50,11 @@ impl Runner for Interp {
     }
 }
 
-/// A runner by its name in `//! run`; `None` if this build has none of that name.
+/// A runner by its name in `//! run`; `None` if there is none of that name, or no adapter for `gpu`.
 pub fn find(name: &str) -> Option<Box<dyn Runner>> {
     match name {
         "interp" => Some(Box::new(Interp(Precision::F32))),
+        "gpu" => Gpu::new().map(|gpu| Box::new(gpu) as Box<dyn Runner>),
         _ => None,
     }
 }

@@ -4,7 +4,7 @@ use crate::common::{Size, bytes, out, wrong};
 use crate::picture::Output;
 use crate::{Error, Outcome};
 use selvedge::compile::Options;
-use selvedge::model::Opened;
+use selvedge::open::Opened;
 use serde_json::json;
 use std::path::PathBuf;
 

@@ -4,7 +4,7 @@ use crate::common::{out, wrong};
 use crate::{Error, Outcome};
 use selvedge::bundle::manifest::PlanFunction;
 use selvedge::compile::Options;
-use selvedge::model::Opened;
+use selvedge::open::Opened;
 use serde_json::json;
 
 #[derive(clap::Args)]

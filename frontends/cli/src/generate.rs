@@ -4,7 +4,7 @@ use crate::common::{DeviceArg, Size, bytes, device, out, wrong};
 use crate::picture::{Output, grid, png};
 use crate::progress::Bars;
 use crate::{Error, Outcome};
-use selvedge::model::Opened;
+use selvedge::open::Opened;
 use selvedge::sample::{self, Order};
 use selvedge::zoo::program::PipelineInfo;
 use selvedge::{Device, Event, Session};
@@ -101,7 +101,7 @@ pub fn generate(model: &str, args: &OrderArgs, sampler: Option<&str>) -> Result<
     let images = sample::sample(&mut session, &info, &order, &mut events)?;
     drop(bars);
     let written = match &args.latents {
-        Some(_) => selvedge::model::latents_file(&images),
+        Some(_) => selvedge::sample::latents_file(&images),
         None => png(&grid(&images))?,
     };
     output.write(&written)?;

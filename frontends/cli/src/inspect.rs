@@ -2,7 +2,7 @@
 
 use crate::common::{bytes, out};
 use crate::{Error, Outcome};
-use selvedge::model::Opened;
+use selvedge::open::Opened;
 use serde_json::Value;
 
 #[derive(clap::Args)]

@@ -81,7 +81,8 @@ pub struct PlanFacts {
 impl Report {
     /// One object with all fields; those of the plan are null on the host.
     pub fn to_json(&self) -> Value {
-        let stages: BTreeMap<&str, f64> = self.compile_ms.iter().map(|(n, t)| (n.as_str(), *t)).collect();
+        let mut stages: BTreeMap<&str, f64> = BTreeMap::new();
+        self.compile_ms.iter().for_each(|(n, t)| *stages.entry(n).or_default() += t);
         json!({
             "model": self.model, "batch": self.batch, "size": self.size, "device": self.device, "driver": self.driver,
             "first_run_ms": self.first_run_ms, "median_ms": self.median_ms, "min_ms": self.min_ms,

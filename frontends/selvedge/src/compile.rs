@@ -66,8 +66,9 @@ pub struct Report {
 impl Report {
     /// `{"target", "dispatches", "kernels", "peak_bytes", "stages_ms": {…}}`
     pub fn to_json(&self) -> Value {
-        let stages: BTreeMap<&str, f64> =
-            self.stages.iter().map(|(n, t)| (n.as_str(), t.as_secs_f64() * 1e3)).collect();
+        // A pass may run twice.
+        let mut stages: BTreeMap<&str, f64> = BTreeMap::new();
+        self.stages.iter().for_each(|(n, t)| *stages.entry(n).or_default() += t.as_secs_f64() * 1e3);
         json!({
             "target": self.target, "dispatches": self.dispatches, "kernels": self.kernels,
             "peak_bytes": self.peak_bytes, "stages_ms": stages,

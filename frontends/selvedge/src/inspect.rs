@@ -2,7 +2,7 @@
 
 use crate::compile::{Options, Report};
 use crate::error::Error;
-use crate::model::{BundleFile, Opened};
+use crate::open::{BundleFile, Opened};
 use crate::target::Target;
 use selvedge_bundle::manifest::Manifest;
 use selvedge_import::LoadedModel;

@@ -101,3 +101,17 @@ pub fn sample(
     let range = info.pixel_range.map(|x| x as f32);
     Ok(Images { count: order.count, shape, range, values })
 }
+
+/// Latents as a safetensors file with one tensor, `latents` f32 [count, channels, height, width].
+pub fn latents_file(images: &Images) -> Vec<u8> {
+    let [c, h, w] = images.shape;
+    let header = serde_json::json!({"latents": {
+        "dtype": "F32", "shape": [images.count, c, h, w], "data_offsets": [0, images.values.len() * 4],
+    }});
+    let mut text = header.to_string();
+    text.push_str(&" ".repeat(text.len().next_multiple_of(8) - text.len()));
+    let mut file = (text.len() as u64).to_le_bytes().to_vec();
+    file.extend(text.bytes());
+    file.extend(images.values.iter().flat_map(|x| x.to_le_bytes()));
+    file
+}

@@ -3,7 +3,7 @@
 use selvedge::compare::compare;
 use selvedge::device::adapters;
 use selvedge::ir::{Tensor, TensorType};
-use selvedge::model::Opened;
+use selvedge::open::Opened;
 use selvedge::zoo::{digits, program};
 use selvedge::{Device, DeviceChoice};
 use selvedge_import::Checkpoint;

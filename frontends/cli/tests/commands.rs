@@ -1,0 +1,137 @@
+//! Commands that work, as a new user would try them; everything on the host, where every machine can follow.
+
+mod common;
+
+use common::{copy, fixture, selvedge, text};
+use tempfile::TempDir;
+
+/// Width, height, colour type and pixels of a PNG file.
+fn png(path: &std::path::Path) -> (u32, u32, png::ColorType, Vec<u8>) {
+    let file = std::io::BufReader::new(std::fs::File::open(path).expect("it was written"));
+    let mut reader = png::Decoder::new(file).read_info().expect("a PNG file");
+    let mut pixels = vec![0; reader.output_buffer_size().expect("a small picture")];
+    let info = reader.next_frame(&mut pixels).expect("whole");
+    pixels.truncate(info.buffer_size());
+    (info.width, info.height, info.color_type, pixels)
+}
+
+#[test]
+fn generate_writes_a_grid_and_the_seed_decides() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let path = |name: &str| folder.path().join(name);
+    let generate = |name: &str, more: &[&str]| {
+        let file = text(&path(name));
+        let ran = selvedge(&[&["generate", "digits", "--device", "host", "--steps", "2", "-o", &file], more].concat()).ok();
+        assert!(!ran.stderr.contains('\r'), "no progress bar without a terminal: {:?}", ran.stderr);
+        png(&path(name))
+    };
+    let five = generate("five.png", &["--label", "7", "-n", "5"]);
+    assert_eq!((five.0, five.1, five.2), (84, 56, png::ColorType::Grayscale));
+    assert_eq!(five, generate("again.png", &["--label", "7", "-n", "5"]));
+    assert_ne!(five, generate("seed.png", &["--label", "7", "-n", "5", "--seed", "1"]));
+    assert_ne!(five, generate("label.png", &["--label", "3", "-n", "5"]));
+    // Images do not depend on how many are made together: the first of five is the one made alone.
+    let one = generate("one.png", &["--label", "7"]);
+    assert_eq!((one.0, one.1), (28, 28));
+    let first: Vec<u8> = (0..28).flat_map(|y| five.3[y * 84..y * 84 + 28].to_vec()).collect();
+    let off = first.iter().zip(&one.3).map(|(a, b)| a.abs_diff(*b)).max();
+    assert!(off <= Some(1), "{off:?}");
+    assert_eq!(generate("list.png", &["--label", "1,2,3"]).0, 56);
+}
+
+#[test]
+fn a_bundle_makes_the_same_picture() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let path = |name: &str| text(&folder.path().join(name));
+    selvedge(&["compile", "digits", "-o", &path("a"), "--batch", "2"]).ok();
+    let report = selvedge(&["compile", "digits", "-o", &path("b"), "--batch", "2", "--json"]).ok().json();
+    assert_eq!(std::fs::read(path("a")).expect("written"), std::fs::read(path("b")).expect("written"));
+    assert!(report["dispatches"].as_u64() > Some(0) && report["peak_bytes"].as_u64() > Some(0), "{report}");
+    let common = ["--label", "4", "-n", "3", "--steps", "2", "--device", "host"];
+    // Nothing but the file: it is run from another folder under another name.
+    std::fs::rename(path("a"), path("moved")).expect("same folder");
+    selvedge(&[&["run", &path("moved"), "-o", &path("run.png")], &common[..]].concat()).ok();
+    selvedge(&[&["generate", "digits", "-o", &path("generate.png")], &common[..]].concat()).ok();
+    let (run, generate) = (png(path("run.png").as_ref()), png(path("generate.png").as_ref()));
+    assert_eq!((run.0, run.1), (generate.0, generate.1));
+    let off = run.3.iter().zip(&generate.3).map(|(a, b)| a.abs_diff(*b)).max();
+    assert!(off <= Some(1), "{off:?}");
+}
+
+#[test]
+fn check_compares_and_fails_when_it_should() {
+    let [dit, scheduler] = ["dit-original", "scheduler-ddim"].map(|n| text(&fixture(n)));
+    let one = selvedge(&["check", &dit, "--device", "host", "--json"]).ok().json();
+    assert_eq!((&one["case"], &one["device"], &one["ok"]), (&"dit-original".into(), &"host".into(), &true.into()));
+    assert!(one["outputs"]["out"]["rel_l2"].as_f64() < Some(1e-4), "{one}");
+    let two = selvedge(&["check", &dit, &scheduler, "--device", "host", "--json"]).ok().json();
+    assert_eq!(two["cases"].as_array().map(Vec::len), Some(2));
+    selvedge(&["check", &dit, "--device", "host", "--tol", "0"]).refused(1, &[]);
+    // One weight moved a little: found.
+    let folder = copy("dit-original");
+    let weights = folder.path().join("model.safetensors");
+    let mut bytes = std::fs::read(&weights).expect("copied");
+    let end = bytes.len();
+    bytes[end - 1] ^= 0x02;
+    std::fs::write(&weights, bytes).expect("writable");
+    let ran = selvedge(&["check", &text(folder.path()), "--device", "host"]);
+    assert_eq!(ran.status, 1, "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stdout.contains("FAILED"), "{}", ran.stdout);
+}
+
+#[test]
+fn latents_of_a_model_without_a_decoder() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let file = text(&folder.path().join("latents.safetensors"));
+    let model = text(&fixture("dit-original"));
+    let common = ["--device", "host", "--steps", "2", "--label", "1", "-n", "2", "--latents", &file];
+    selvedge(&[&["generate", &model], &common[..]].concat()).ok();
+    let bytes = std::fs::read(&file).expect("written");
+    let length = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + length]).expect("JSON");
+    assert_eq!(header["latents"]["shape"], serde_json::json!([2, 4, 8, 8]));
+    assert_eq!(bytes.len(), 8 + length + 2 * 4 * 8 * 8 * 4);
+}
+
+#[test]
+fn every_stage_is_dumped_as_text() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let (out, dump) = (text(&folder.path().join("a")), folder.path().join("stages"));
+    selvedge(&["compile", "digits", "-o", &out, "--dump", &text(&dump)]).ok();
+    let mut names: Vec<String> = std::fs::read_dir(&dump)
+        .expect("made")
+        .map(|e| e.expect("readable").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    assert_eq!(names[0], "01-input.ir");
+    assert!(names.iter().any(|n| n.ends_with("-plan.txt")), "{names:?}");
+    assert!(std::fs::read_dir(dump.join("kernels")).expect("made").count() > 5);
+    for name in names.iter().filter(|n| n.ends_with(".ir")) {
+        selvedge(&["ir", "verify", &text(&dump.join(name))]).ok();
+    }
+}
+
+#[test]
+fn facts_about_models_bundles_and_devices() {
+    let digits = selvedge(&["inspect", "digits", "--json"]).ok().json();
+    assert_eq!(digits["configuration"]["hidden_size"], 128);
+    assert!(digits["weights"]["parameters"].as_u64() > Some(1_800_000), "{digits}");
+    let text = selvedge(&["explain", "digits"]).ok().stdout;
+    assert!(text.contains("function step") && text.contains("GFLOP") && text.contains("groups"), "{text}");
+    assert!(selvedge(&["devices"]).ok().stdout.contains("host"));
+    let bench = selvedge(&["bench", "digits", "--device", "host", "--runs", "2", "--json"]).ok().json();
+    assert!(bench["median_ms"].as_f64() > Some(0.0) && bench["gflop"].as_f64() > Some(0.5), "{bench}");
+}
+
+#[test]
+fn modules_in_text_form() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let path = text(&folder.path().join("a.ir"));
+    let module = "fn @double(%x: f32[N]) {\n  %y = map %x body={x| x + x} : f32[N]\n  return y=%y\n}\n";
+    std::fs::write(&path, module).expect("writable");
+    assert!(selvedge(&["ir", "verify", &path]).ok().stdout.contains("valid"));
+    assert!(selvedge(&["ir", "print", &path]).ok().stdout.contains("%y = map %x body={x| x + x} : f32[N]"));
+    assert!(selvedge(&["ir", "run", &path, "--dim", "N=3", "--device", "host"]).ok().stdout.starts_with("y: f32[3] = ["));
+    selvedge(&["ir", "run", &path, "--device", "host"]).refused(2, &["N"]);
+    selvedge(&["ir", "run", &path, "--dim", "N", "--device", "host"]).refused(2, &["NAME=N"]);
+}
