@@ -113,7 +113,8 @@ fn without_states(function: &Function) -> (Function, Vec<String>) {
             Def::Result { call, index } => {
                 let results = called.entry(call.0).or_insert_with(|| {
                     let first = id.0 - index;
-                    let same = |v: &ValueId| matches!(function.value(*v).def, Def::Result { call: c, .. } if c == *call);
+                    let same =
+                        |v: &ValueId| matches!(function.value(*v).def, Def::Result { call: c, .. } if c == *call);
                     let types: Vec<_> =
                         function.ids().skip(first as usize).take_while(same).map(|v| function.ty(v).clone()).collect();
                     let call = &function.calls[call.0 as usize];

@@ -30,7 +30,7 @@ fn headers_that_lie_about_sizes() {
     let folder = copy("dit-original");
     let weights = folder.path().join("model.safetensors");
     edit_header(&weights, |h| h["pos_embed"]["shape"] = json!([1, 16, 65]));
-    check(folder.path()).refused(2, &["pos_embed", "model.safetensors"]);
+    check(folder.path()).refused(2, &["shape and number of bytes", "model.safetensors"]);
     edit_header(&weights, |h| h["pos_embed"]["shape"] = json!([u64::MAX, u64::MAX, 2]));
     check(folder.path()).refused(2, &["model.safetensors"]);
 }
@@ -43,7 +43,8 @@ fn tensors_that_do_not_fit_are_listed_together() {
         h.insert("blocks.0.attn.projection.bias".into(), moved);
         h["final_layer.linear.weight"]["shape"] = json!([64, 32]);
     });
-    let words = ["blocks.0.attn.proj.bias", "missing", "blocks.0.attn.projection.bias", "final_layer.linear.weight", "[32,64]"];
+    let words =
+        ["blocks.0.attn.proj.bias", "missing", "blocks.0.attn.projection.bias", "final_layer.linear.weight", "[32,64]"];
     check(folder.path()).refused(2, &words);
     let folder = copy("dit-original");
     edit_header(&folder.path().join("model.safetensors"), |h| {
@@ -92,13 +93,15 @@ fn outputs_that_cannot_be_written() {
     let folder = TempDir::new().expect("a temporary folder");
     let absent = text(&folder.path().join("absent/a.png"));
     let started = std::time::Instant::now();
-    selvedge(&["generate", "digits", "--device", "host", "-n", "64", "-o", &absent]).refused(2, &["absent", "does not exist"]);
+    selvedge(&["generate", "digits", "--device", "host", "-n", "64", "-o", &absent])
+        .refused(2, &["absent", "does not exist"]);
     assert!(started.elapsed().as_secs() < 10, "it is found out before the work");
     selvedge(&["generate", "digits", "--device", "host", "-o", &text(folder.path())]).refused(2, &["is a folder"]);
     selvedge(&["compile", "digits", "-o", &absent]).refused(2, &["absent", "does not exist"]);
     if cfg!(target_os = "linux") {
         // No user may create files here, whatever their rights.
-        selvedge(&["generate", "digits", "--device", "host", "-o", "/proc/a.png"]).refused(2, &["/proc", "not writable"]);
+        selvedge(&["generate", "digits", "--device", "host", "-o", "/proc/a.png"])
+            .refused(2, &["/proc", "not writable"]);
     }
 }
 
@@ -107,7 +110,8 @@ fn a_failed_request_leaves_the_old_picture() {
     let folder = TempDir::new().expect("a temporary folder");
     let path = folder.path().join("a.png");
     std::fs::write(&path, "precious").expect("writable");
-    selvedge(&["generate", "digits", "--label", "12", "--device", "host", "-o", &text(&path)]).refused(2, &["label 12"]);
+    selvedge(&["generate", "digits", "--label", "12", "--device", "host", "-o", &text(&path)])
+        .refused(2, &["label 12"]);
     let model = copy("dit-original");
     selvedge(&["generate", &text(model.path()), "--device", "host", "-o", &text(&path)]).refused(2, &["--latents"]);
     assert_eq!(std::fs::read_to_string(&path).expect("still there"), "precious");
@@ -192,7 +196,8 @@ fn devices_that_are_not_there() {
             Some(selvedge::bundle::WeightBytes::Linked(_)) | None => Err("linked".to_string()),
         });
         std::fs::write(&path, new.expect("consistent").to_bytes().expect("hashes fit")).expect("writable");
-        selvedge(&["run", &path, "--device", "gpu", "-o", &png]).refused(2, &["time-travel", "maxStorageBuffersPerShaderStage", "4096"]);
+        selvedge(&["run", &path, "--device", "gpu", "-o", &png])
+            .refused(2, &["time-travel", "maxStorageBuffersPerShaderStage", "4096"]);
     } else {
         ran.refused(3, &["no GPU adapter"]);
     }

@@ -21,7 +21,8 @@ fn generate_writes_a_grid_and_the_seed_decides() {
     let path = |name: &str| folder.path().join(name);
     let generate = |name: &str, more: &[&str]| {
         let file = text(&path(name));
-        let ran = selvedge(&[&["generate", "digits", "--device", "host", "--steps", "2", "-o", &file], more].concat()).ok();
+        let ran =
+            selvedge(&[&["generate", "digits", "--device", "host", "--steps", "2", "-o", &file], more].concat()).ok();
         assert!(!ran.stderr.contains('\r'), "no progress bar without a terminal: {:?}", ran.stderr);
         png(&path(name))
     };
@@ -131,7 +132,9 @@ fn modules_in_text_form() {
     std::fs::write(&path, module).expect("writable");
     assert!(selvedge(&["ir", "verify", &path]).ok().stdout.contains("valid"));
     assert!(selvedge(&["ir", "print", &path]).ok().stdout.contains("%y = map %x body={x| x + x} : f32[N]"));
-    assert!(selvedge(&["ir", "run", &path, "--dim", "N=3", "--device", "host"]).ok().stdout.starts_with("y: f32[3] = ["));
+    assert!(
+        selvedge(&["ir", "run", &path, "--dim", "N=3", "--device", "host"]).ok().stdout.starts_with("y: f32[3] = [")
+    );
     selvedge(&["ir", "run", &path, "--device", "host"]).refused(2, &["N"]);
     selvedge(&["ir", "run", &path, "--dim", "N", "--device", "host"]).refused(2, &["NAME=N"]);
 }
