@@ -169,7 +169,7 @@ impl<'m> Compiler<'m> {
             let w = &self.weights[weight];
             let bytes = selvedge_bundle::weight_bytes(&w.dtype, &w.shape)
                 .ok_or_else(|| internal(format!("weight `{}` has no size", w.name)))?;
-            for region in &self.tensors[*tensor].pieces {
+            for region in self.tensors[*tensor].pieces.iter().filter(|r| r.bytes > 0) {
                 // A region is whole words; the last half word of an odd number of halves is no part of the weight.
                 let region = Region { bytes: region.bytes.min(bytes - start), ..*region };
                 slots.push(WeightSlot { weight: weight as u32, start, region });
