@@ -155,6 +155,6 @@ fn check_decoder(info: &PipelineInfo, latents: bool, model: &str) -> Result<(), 
             let help = "write the latents with `--latents FILE` and decode them elsewhere";
             Err(wrong("decoder", format!("`{model}` cannot make a picture: {what}"), help))
         }
-        Decoder::Missing(_) | Decoder::Pixels => Ok(()),
+        Decoder::Missing(_) | Decoder::Pixels | Decoder::Autoencoder => Ok(()),
     }
 }

@@ -16,8 +16,8 @@ const NEAREST: usize = 40;
 #[derive(Clone, Debug, Default)]
 pub struct Checkpoint {
     files: Vec<Arc<Storage>>,
-    /// File of each tensor.
-    index: Arc<BTreeMap<String, usize>>,
+    /// File of each tensor, and its name there.
+    index: Arc<BTreeMap<String, (usize, String)>>,
 }
 
 impl Checkpoint {
@@ -30,7 +30,7 @@ impl Checkpoint {
         let mut problems = Vec::new();
         for (i, file) in files.iter().enumerate() {
             for name in file.entries().keys() {
-                if let Some(other) = index.insert(name.clone(), i) {
+                if let Some((other, _)) = index.insert(name.clone(), (i, name.clone())) {
                     let both = format!("`{}` and `{}`", files[other].origin, file.origin);
                     problems.push(Diagnostic::new("import", format!("tensor `{name}` is in two files: {both}")));
                 }
@@ -48,6 +48,21 @@ impl Checkpoint {
     /// It cannot be read, or is not a whole safetensors file.
     pub fn open_file(path: &Path) -> Result<Checkpoint, Diagnostics> {
         Checkpoint::new(vec![Storage::open(path)?])
+    }
+    /// This checkpoint with the tensors of another under `prefix.`: the weights of a pipeline's components in one place.
+    ///
+    /// # Errors
+    /// This one has a tensor of such a name.
+    pub fn with_part(&self, prefix: &str, part: &Checkpoint) -> Result<Checkpoint, Diagnostic> {
+        let mut index = BTreeMap::clone(&self.index);
+        for (name, (file, stored)) in part.index.iter() {
+            let name = format!("{prefix}.{name}");
+            if index.insert(name.clone(), (self.files.len() + file, stored.clone())).is_some() {
+                return Err(Diagnostic::new("import", format!("tensor `{name}` is in two components")));
+            }
+        }
+        let files = self.files.iter().chain(&part.files).cloned().collect();
+        Ok(Checkpoint { files, index: Arc::new(index) })
     }
     /// All tensor names, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
@@ -129,8 +144,9 @@ impl Checkpoint {
     }
 
     fn find(&self, name: &str) -> Option<(&Storage, &Entry)> {
-        let file = &self.files[*self.index.get(name)?];
-        file.entries().get(name).map(|e| (file.as_ref(), e))
+        let (file, stored) = self.index.get(name)?;
+        let file = &self.files[*file];
+        file.entries().get(stored).map(|e| (file.as_ref(), e))
     }
     fn missing(&self, name: &str) -> Diagnostic {
         let all: Vec<&str> = self.names().collect();

@@ -11,6 +11,7 @@ pub mod map;
 pub mod model;
 pub mod pipeline;
 pub mod storage;
+pub mod vae;
 
 pub use cases::{Case, CaseRun, Expected};
 pub use checkpoint::Checkpoint;

@@ -5,6 +5,7 @@ use crate::dit::{self, Dit};
 use crate::files::{found, list, open_checkpoint, parse_json, read_json, text_field};
 use crate::pipeline;
 use crate::storage::Storage;
+use crate::vae::{self, LoadedVae};
 use selvedge_ir::module::WeightDecl;
 use selvedge_ir::{DType, Diagnostic, Diagnostics, TensorType};
 use selvedge_zoo::digits;
@@ -13,6 +14,7 @@ use selvedge_zoo::guidance::Guided;
 use selvedge_zoo::program::{Decoder, PipelineInfo, Program};
 use selvedge_zoo::samplers::Sampler;
 use selvedge_zoo::sampling::{Guidance, sampling_module};
+use selvedge_zoo::vae::VaeConfig;
 use serde_json::Value;
 use std::path::Path;
 
@@ -33,6 +35,8 @@ pub struct LoadedModel {
     pub checkpoint: Checkpoint,
     /// How it is sampled.
     pub sampling: Sampling,
+    /// The autoencoder of a pipeline; its weights are in the checkpoint below [`vae::PREFIX`].
+    pub vae: Option<VaeConfig>,
 }
 
 /// The architectures.
@@ -200,7 +204,25 @@ impl LoadedModel {
         sampling: Sampling,
     ) -> Result<LoadedModel, Diagnostics> {
         checkpoint.check(&architecture.weights(&checkpoint)?, |n| architecture.ignored(n))?;
-        Ok(LoadedModel { name, architecture, checkpoint, sampling })
+        Ok(LoadedModel { name, architecture, checkpoint, sampling, vae: None })
+    }
+    /// The same with an autoencoder that turns its latents into pictures.
+    ///
+    /// # Errors
+    /// Its latents are not the model's.
+    pub fn with_vae(mut self, vae: LoadedVae) -> Result<LoadedModel, Diagnostics> {
+        let Architecture::Dit(config) = &self.architecture;
+        if vae.config.latent_channels != config.in_channels {
+            let what = "the autoencoder's latents are not those of the transformer";
+            return Err(Diagnostic::new("import", what)
+                .expected_found(format!("{} channels", config.in_channels), vae.config.latent_channels)
+                .into());
+        }
+        self.checkpoint = self.checkpoint.with_part(vae::PREFIX, &vae.checkpoint)?;
+        self.sampling.decoder = Decoder::Autoencoder;
+        self.sampling.pixel_range = [0.0, 1.0];
+        self.vae = Some(vae.config);
+        Ok(self)
     }
     /// Tells the dtype of each weight to a module builder.
     pub fn stored(&self) -> impl Fn(&str) -> Option<DType> + use<> {
@@ -224,14 +246,22 @@ impl LoadedModel {
             Some(null_class) => Guidance::On { guided: s.guided, null_class },
             None => Guidance::Off,
         };
-        let module = sampling_module(&self.name, &Dit(config), &sampler, guidance, options.batch, self.stored())?;
+        let mut module = sampling_module(&self.name, &Dit(config), &sampler, guidance, options.batch, self.stored())?;
         let latent_shape = [config.in_channels, config.input_size, config.input_size];
+        let image_shape = match &self.vae {
+            None => (s.decoder == Decoder::Pixels).then_some(latent_shape),
+            Some(vae) => {
+                vae::add(&mut module, vae, options.batch, latent_shape, self.stored())?;
+                let [_, height, width] = latent_shape.map(|n| n * vae.downscale());
+                Some([vae.out_channels, height, width])
+            }
+        };
         let info = PipelineInfo {
             name: self.name.clone(),
             family: "dit".into(),
             batch: options.batch,
             latent_shape,
-            image_shape: (s.decoder == Decoder::Pixels).then_some(latent_shape),
+            image_shape,
             pixel_range: s.pixel_range,
             num_classes: config.num_classes,
             null_class: s.null_class.unwrap_or(config.num_classes),

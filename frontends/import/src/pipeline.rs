@@ -3,6 +3,7 @@
 use crate::dit::Dit;
 use crate::files::{brief, open_checkpoint, read_json, text_field};
 use crate::model::{Architecture, LoadedModel, Sampling};
+use crate::vae;
 use selvedge_ir::{Diagnostic, Diagnostics};
 use selvedge_zoo::program::Decoder;
 use selvedge_zoo::samplers::diffusers;
@@ -13,7 +14,7 @@ use std::path::Path;
 /// Pipeline classes that can be loaded.
 pub const CLASSES: [&str; 1] = ["DiTPipeline"];
 
-/// Loads a pipeline folder. Its autoencoder is not read yet: programs end at the latents.
+/// Loads a pipeline folder. Where the index names no autoencoder, programs end at the latents.
 ///
 /// # Errors
 /// An unknown pipeline or component class, a component that is missing, and everything that is wrong with one.
@@ -37,17 +38,16 @@ pub fn load(folder: &Path) -> Result<LoadedModel, Diagnostics> {
     let scheduler = read_json(&folder.join("scheduler/scheduler_config.json"))?;
     let sampler = diffusers::read(scheduler_class, &scheduler)?;
     let [channels, ..] = Dit(dit).sample_shape();
-    let decoder = Decoder::Missing(match index.get("vae").and_then(|v| v.get(1)).and_then(Value::as_str) {
-        Some(vae) => format!(
-            "the autoencoder ({vae}) in `vae` turns the {channels}-channel latents into a picture; it cannot be read yet"
-        ),
-        None => {
-            format!("`{origin}` names no autoencoder (`vae`) that turns the {channels}-channel latents into a picture")
-        }
-    });
+    let decoder = Decoder::Missing(format!(
+        "`{origin}` names no autoencoder (`vae`) that turns the {channels}-channel latents into a picture"
+    ));
     let name = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_else(|| "pipeline".into());
     let sampling = Sampling::diffusers(sampler, dit.null_class(), decoder);
-    LoadedModel::new(name, architecture, open_checkpoint(&transformer)?, sampling)
+    let model = LoadedModel::new(name, architecture, open_checkpoint(&transformer)?, sampling)?;
+    match vae::component(folder, &origin, &index)? {
+        Some(vae) => model.with_vae(vae),
+        None => Ok(model),
+    }
 }
 
 /// Class of a component, `[library, class]` in the index.

@@ -3,6 +3,7 @@
 use selvedge_import::cases;
 use selvedge_import::files::open_checkpoint;
 use selvedge_import::{Checkpoint, ProgramOptions, load};
+use selvedge_zoo::program::Decoder;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -271,9 +272,41 @@ fn pipelines_say_what_is_missing() {
     assert_says(&error(folder.path()), &["PNDMScheduler", "DDIMScheduler"]);
     let model = load(fixture("pipeline-dit").to_str().unwrap()).unwrap();
     let info = model.program(&ProgramOptions::default()).unwrap().info;
-    assert_eq!(info.image_shape, None);
-    let selvedge_zoo::program::Decoder::Missing(what) = info.decoder else { panic!("the decoder is missing") };
-    assert_says(&what, &["AutoencoderKL", "vae"]);
+    assert_eq!((info.image_shape, info.pixel_range), (Some([3, 32, 32]), [0.0, 1.0]));
+    assert_eq!(info.decoder, Decoder::Autoencoder);
+    fs::write(
+        folder.path().join("scheduler/scheduler_config.json"),
+        fs::read(fixture("pipeline-dit").join("scheduler/scheduler_config.json")).unwrap(),
+    )
+    .unwrap();
+    let vae = |named: &str| {
+        index(&format!(
+            r#"{{"_class_name": "DiTPipeline", "transformer": ["diffusers", "DiTTransformer2DModel"],
+                "scheduler": ["diffusers", "DDIMScheduler"], "vae": {named}}}"#
+        ));
+    };
+    vae("null");
+    let info = load(folder.path().to_str().unwrap()).unwrap().program(&ProgramOptions::default()).unwrap().info;
+    let Decoder::Missing(what) = info.decoder else { panic!("there is no decoder") };
+    assert_says(&what, &["names no autoencoder", "4-channel"]);
+    vae(r#"["diffusers", "AutoencoderTiny"]"#);
+    assert_says(&error(folder.path()), &["AutoencoderTiny", "AutoencoderKL"]);
+    vae(r#"["diffusers", "AutoencoderKL"]"#);
+    assert_says(&error(folder.path()), &["component folder", "vae", "missing"]);
+    fs::create_dir(folder.path().join("vae")).unwrap();
+    fs::copy(fixture("vae").join("model.safetensors"), folder.path().join("vae/model.safetensors")).unwrap();
+    let mut config: Value = serde_json::from_slice(&fs::read(fixture("vae").join("config.json")).unwrap()).unwrap();
+    let mut with = |field: &str, value: Value| {
+        config[field] = value;
+        fs::write(folder.path().join("vae/config.json"), config.to_string()).unwrap();
+        load(folder.path().to_str().unwrap()).map_err(|e| e.to_string())
+    };
+    assert!(with("act_fn", json!("silu")).is_ok());
+    assert_says(&with("norm_num_groups", json!(5)).unwrap_err(), &["groups", "multiple of 5", "vae/config.json"]);
+    with("norm_num_groups", json!(8)).unwrap();
+    assert_says(&with("latents_mean", json!([0.0])).unwrap_err(), &["latents_mean"]);
+    with("latents_mean", Value::Null).unwrap();
+    assert_says(&with("layers_per_block", json!(2)).unwrap_err(), &["resnets.1.conv1.weight", "missing"]);
 }
 
 #[test]

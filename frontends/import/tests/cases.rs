@@ -101,10 +101,15 @@ fn sampling_loops() {
 }
 
 #[test]
-fn pipeline_up_to_its_latents() {
-    let case = cases::open(&fixtures().join("pipeline-dit")).unwrap();
-    check(&case, &["latents"]);
-    assert_eq!(case.unsupported[0].0, "image");
+fn pipelines() {
+    fixture("pipeline-dit", &["image", "latents"]);
+}
+
+#[test]
+fn autoencoders() {
+    fixture("vae", &["decoded", "moments"]);
+    fixture("vavae-groups32", &["decoded"]);
+    fixture("vavae-f16d32", &["decoded", "logvar", "mean", "sample"]);
 }
 
 /// The shipped model's recorded trajectory, for the first `images` of its ten and the first `steps` of its twenty.

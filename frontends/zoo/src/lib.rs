@@ -10,3 +10,4 @@ pub mod program;
 pub mod random;
 pub mod samplers;
 pub mod sampling;
+pub mod vae;

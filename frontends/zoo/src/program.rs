@@ -56,6 +56,8 @@ pub struct PipelineInfo {
 pub enum Decoder {
     /// Nothing: the latents are the pixels.
     Pixels,
+    /// The program's own function `decode`, by an autoencoder.
+    Autoencoder,
     /// A decoder is needed that the program does not have; the text says what is missing and what can be done.
     Missing(String),
 }

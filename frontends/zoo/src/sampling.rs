@@ -10,11 +10,12 @@
 //! | `coefficients` | table | f32[8] | [`crate::samplers::Coefficients`] |
 //! | `noise` | table | f32[B,C,H,W] | stochastic samplers only |
 //! | `pred_xstart` | trace | f32[B,C,H,W] | samplers that predict x0 |
+//! | `image` | output | f32[B,C,H,W] | with a decoder only ([`add_decoder`]) |
 
 use crate::guidance::{self, Guided};
 use crate::samplers::{Coefficients, Noise, Sampler, StepForm, StepKind, step};
 use selvedge_ir::module::{Schedule, StepLoop, TableDecl};
-use selvedge_ir::{DType, Diagnostics, Module, TensorType};
+use selvedge_ir::{DType, Diagnostic, Diagnostics, Module, TensorType};
 use selvedge_model::{Graph, ModuleBuilder, Tensor};
 
 /// A class-conditional model as the samplers see it.
@@ -82,6 +83,29 @@ pub fn sampling_module(
     tables.extend(sampler_tables(&form, shape));
     module.schedule(schedule(&form, tables));
     module.build()
+}
+
+/// Adds the function `decode` to a sampling module, run after the last step: the carried `latents` of this type to `image`
+/// [B, C, H, W].
+///
+/// # Errors
+/// What the model code finds wrong; a weight that the module declares with another type.
+pub fn add_decoder(
+    module: &mut Module,
+    latents: TensorType,
+    stored: impl Fn(&str) -> Option<DType> + 'static,
+    decode: impl FnOnce(&Graph, &Tensor) -> Tensor,
+) -> Result<(), Diagnostics> {
+    let mut decoder = ModuleBuilder::new("decoder").stored_as(stored);
+    decoder.function("decode", |g| {
+        let latents = g.input("latents", latents.dtype, latents.shape.clone());
+        g.output("image", &decode(g, &latents));
+    });
+    for function in decoder.build()?.functions {
+        module.add_function(function).map_err(|message| Diagnostic::new("M8", message))?;
+    }
+    module.schedule.decode = Some("decode".to_string());
+    Ok(())
 }
 
 /// A module that steps with model outputs from a table `model_output` f32[B,K,H,W] instead of a model: what a sampler does

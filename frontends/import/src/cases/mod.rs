@@ -5,15 +5,16 @@
 
 mod clip;
 mod component;
-
 mod model;
 mod sampler;
+mod vae;
 
 pub(crate) use sampler::gaussian;
 
 use crate::checkpoint::Checkpoint;
 use crate::files::read_json;
 use selvedge_ir::interp::{Run, RunOutput};
+use selvedge_ir::module::Schedule;
 use selvedge_ir::{Data, Diagnostic, Diagnostics, Module, Tensor, TensorType};
 use serde_json::Value;
 use std::path::Path;
@@ -64,6 +65,8 @@ pub struct Expected {
 enum Source {
     /// An output of the run.
     Output(String),
+    /// A picture [B, C, H, W], recorded as [B, H, W, C].
+    Picture(String),
     /// A traced value after each step, stacked.
     Trace(String),
     /// A carried value before the first and after each step, stacked.
@@ -82,6 +85,7 @@ impl CaseRun {
         let got = match &expected.source {
             Source::Host(tensor) => Some(tensor.clone()),
             Source::Output(name) => output.outputs.get(name).cloned(),
+            Source::Picture(name) => output.outputs.get(name).map(channels_last),
             Source::Trace(name) => traced(name).map(|steps| stack(&steps)),
             Source::Trajectory(name) => traced(name)
                 .and_then(|steps| Some([vec![self.run.inputs.get(name)?], steps].concat()))
@@ -113,6 +117,8 @@ pub fn open(folder: &Path) -> Result<Case, Diagnostics> {
         sampler::scheduler(&name, &case, &recorded)?
     } else if config.as_ref().is_some_and(|c| c.get("_class_name") == Some(&Value::from("SpacedDiffusion"))) {
         sampler::spaced_diffusion(&name, config.as_ref().unwrap_or(&Value::Null), &recorded)?
+    } else if config.as_ref().is_some_and(|c| c.get("_class_name") == Some(&Value::from(crate::vae::CLASS))) {
+        vae::open(&name, folder, &recorded)?
     } else if let Some(component) =
         config.as_ref().map(|c| component::open(&name, folder, c, &recorded)).transpose()?.flatten()
     {
@@ -176,6 +182,23 @@ impl Recorded {
         expected.source = Source::Host(Tensor::from_f64(ty, values, selvedge_ir::Precision::F32));
         Ok(Some(expected))
     }
+}
+
+/// A module whose schedule is one call.
+fn once(mut module: Module, function: &str) -> Module {
+    module.schedule = Schedule { decode: Some(function.to_string()), ..Schedule::default() };
+    module
+}
+
+/// [B, C, H, W] to [B, H, W, C], as f32.
+fn channels_last(picture: &Tensor) -> Tensor {
+    let [b, c, h, w] = <[usize; 4]>::try_from(picture.sizes()).unwrap_or([0; 4]);
+    let from = picture.to_f32();
+    let at = |i: usize| {
+        let (channel, pixel) = (i % c, i / c);
+        (pixel / (h * w) * c + channel) * h * w + pixel % (h * w)
+    };
+    Tensor::f32(&[b, h, w, c], (0..b * c * h * w).map(|i| from[at(i)]).collect())
 }
 
 /// Joins f32 tensors of one type along a new first axis.

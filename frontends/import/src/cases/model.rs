@@ -1,12 +1,11 @@
 //! Cases with a model: forwards, guided forwards, and whole sampling loops.
 
 use super::sampler::{gaussian, recorded_noise};
-use super::{Case, CaseRun, Expected, Recorded, Source};
+use super::{Case, CaseRun, Expected, Recorded, Source, once};
 use crate::dit::Dit;
 use crate::files::read_json;
 use crate::model::{Architecture, LoadedModel, load_folder};
 use selvedge_ir::interp::Run;
-use selvedge_ir::module::Schedule;
 use selvedge_ir::{DType, Diagnostic, Diagnostics, Module, Tensor};
 use selvedge_model::ModuleBuilder;
 use selvedge_zoo::dit::{DitConfig, forward_module};
@@ -17,7 +16,7 @@ use selvedge_zoo::sampling::{Denoiser, Guidance, sampling_module};
 use serde_json::Value;
 use std::path::Path;
 
-/// Tolerance of trajectories through a model with f16 weights, which the digits' card states.
+/// Tolerance of trajectories through a model with f16 weights, which the digits' card states, and of a pipeline's picture.
 const TRAJECTORY_TOLERANCE: f64 = 1e-3;
 
 pub(super) fn open(name: &str, folder: &Path, case: &Value, recorded: &Recorded) -> Result<Case, Diagnostics> {
@@ -25,12 +24,8 @@ pub(super) fn open(name: &str, folder: &Path, case: &Value, recorded: &Recorded)
     let Architecture::Dit(config) = &model.architecture;
     let cx = Context { model: &model, config, recorded };
     let mut runs = Vec::new();
-    let mut unsupported = Vec::new();
     if folder.join("model_index.json").exists() {
         runs.extend(cx.pipeline(case)?);
-        if recorded.has("out.image") {
-            unsupported.push(("image".to_string(), "the autoencoder (AutoencoderKL) cannot be read yet".to_string()));
-        }
     } else {
         let json = read_json(&folder.join("config.json"))?;
         runs.extend(cx.forward()?);
@@ -44,7 +39,7 @@ pub(super) fn open(name: &str, folder: &Path, case: &Value, recorded: &Recorded)
             runs.extend(cx.described_sampling()?);
         }
     }
-    Ok(Case { name: name.to_string(), runs, unsupported })
+    Ok(Case { name: name.to_string(), runs, unsupported: Vec::new() })
 }
 
 struct Context<'a> {
@@ -150,7 +145,7 @@ impl Context<'_> {
         Ok(runs)
     }
 
-    /// A diffusers pipeline up to its latents (`call` of `case.json`).
+    /// A diffusers pipeline (`call` of `case.json`), up to its picture if it has an autoencoder.
     fn pipeline(&self, case: &Value) -> Result<Option<CaseRun>, Diagnostics> {
         if !self.recorded.has("out.latents") {
             return Ok(None);
@@ -179,9 +174,15 @@ impl Context<'_> {
             run.inputs.insert("guidance_scale".into(), Tensor::f32(&[], vec![scale as f32]));
         }
         let dit = Dit(self.config);
-        let module = sampling_module(&self.model.name, &dit, &s.sampler, guidance, shape[0], self.model.stored())?;
-        let expected = self.recorded.expect("latents", Source::Output("latents".into()))?;
-        Ok(Some(self.case_run("sample", module, run, vec![expected])))
+        let mut module = sampling_module(&self.model.name, &dit, &s.sampler, guidance, shape[0], self.model.stored())?;
+        let mut expected = vec![self.recorded.expect("latents", Source::Output("latents".into()))?];
+        if let Some(vae) = &self.model.vae {
+            let [batch, latent @ ..] = shape;
+            crate::vae::add(&mut module, vae, batch, latent, self.model.stored())?;
+            let image = self.recorded.expect("image", Source::Picture("image".into()))?;
+            expected.push(image.map(|e| Expected { tolerance: TRAJECTORY_TOLERANCE, ..e }));
+        }
+        Ok(Some(self.case_run("sample", module, run, expected)))
     }
 
     /// A recorded trajectory `name`: the number of steps is its own.
@@ -232,12 +233,6 @@ impl Context<'_> {
         let weights = self.model.checkpoint.clone();
         CaseRun { name: name.into(), module, weights, run, expected: expected.into_iter().flatten().collect() }
     }
-}
-
-/// A module whose schedule is one call.
-fn once(mut module: Module, function: &str) -> Module {
-    module.schedule = Schedule { decode: Some(function.to_string()), ..Schedule::default() };
-    module
 }
 
 /// A recorded number or list as f32 (timesteps are recorded as integers).
