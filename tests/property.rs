@@ -16,13 +16,14 @@ fn seeds(few: u64) -> std::ops::Range<u64> {
 
 /// Modules with everything the generator has.
 fn random_module(seed: u64) -> Module {
+    let every = |n: u64| seed.is_multiple_of(n);
     let options = Options {
         operators: 4 + (seed % 24) as usize,
-        sensitive: seed % 2 == 0,
-        weights: seed % 3 != 0,
-        states: seed % 5 == 0,
-        calls: seed % 4 == 0,
-        empty: seed % 7 == 0,
+        sensitive: every(2),
+        weights: !every(3),
+        states: every(5),
+        calls: every(4),
+        empty: every(7),
         ..Options::default()
     };
     generate::module(seed, &options)
