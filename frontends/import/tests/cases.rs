@@ -93,6 +93,16 @@ fn forwards() {
 #[test]
 fn text_encoders() {
     fixture("clip-text", &["last_hidden_state", "penultimate", "text_embeds"]);
+    fixture("t5-encoder", &["last_hidden_state"]);
+}
+
+#[test]
+fn pixart_transformers() {
+    fixture("pixart-sigma", &["sample"]);
+    for name in ["plain", "uniform", "uniform-every", "micro"] {
+        fixture(&format!("pixart-original-{name}"), &["eps", "out"]);
+    }
+    fixture("pixart-original-conv", &["cfg_out", "eps", "out"]);
 }
 
 #[test]

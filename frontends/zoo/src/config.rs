@@ -52,6 +52,10 @@ impl<'a> Fields<'a> {
     pub fn has(&self, name: &str) -> bool {
         self.object.get(name).is_some_and(|v| !v.is_null())
     }
+    /// True if the field is there and null.
+    pub fn is_null(&self, name: &str) -> bool {
+        self.object.get(name).is_some_and(Value::is_null)
+    }
     /// A value that the code does not support (K3).
     pub fn unsupported(&self, name: &str, expected: &str) -> Diagnostic {
         let found = self.object.get(name).map_or("nothing".to_string(), Value::to_string);

@@ -291,7 +291,7 @@ impl Net<'_> {
         };
         let (w, d) = (self.weights, self.config.hidden_size);
         let base_size = self.config.input_size / self.config.patch_size;
-        let mut h = self.patches("pos_embed.proj").forward(x) + sincos_2d(x.graph(), d, self.grid, base_size);
+        let mut h = self.patches("pos_embed.proj").forward(x) + sincos_2d(x.graph(), d, self.grid, base_size, 1.0);
         for i in 0..self.config.depth {
             let block = w.sub("transformer_blocks").sub(i);
             let c = self.condition(&block.sub("norm1.emb"), timestep, label);

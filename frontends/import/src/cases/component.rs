@@ -1,6 +1,6 @@
 //! Cases of single networks (a transformer, a text encoder …): one function on the recorded inputs, by the reference's names.
 
-use super::{Case, CaseRun, Recorded, Source, clip};
+use super::{Case, CaseRun, Recorded, Source, clip, pixart, t5};
 use crate::checkpoint::Checkpoint;
 use crate::files::open_checkpoint;
 use selvedge_ir::interp::Run;
@@ -32,6 +32,8 @@ pub(super) fn open(
     let Some(class) = config.get("_class_name").and_then(Value::as_str) else { return Ok(None) };
     let runs: Runs = match class {
         "CLIPTextModel" | "CLIPTextModelWithProjection" => clip::text,
+        "PixArtMS" | "PixArtTransformer2DModel" => pixart::transformer,
+        "T5EncoderModel" => t5::encoder,
         _ => return Ok(None),
     };
     let component = Component { config, checkpoint: open_checkpoint(folder)?, recorded };
@@ -49,6 +51,15 @@ impl Component<'_> {
             Diagnostic::new("case", format!("recorded tensor `{name}` has a wrong rank"))
                 .expected_found(format!("{N} axes"), shape.len())
         })
+    }
+    /// Checks recorded indices against the table that they are looked up in: beyond it they would be clamped.
+    pub fn check_indices(&self, name: &str, rows: usize) -> Result<(), Diagnostic> {
+        let indices = self.recorded.get(name)?.to_f64();
+        match indices.into_iter().find(|i| !(0.0..rows as f64).contains(i)) {
+            None => Ok(()),
+            Some(index) => Err(Diagnostic::new("case", format!("an index of `{name}` is no row of its table"))
+                .expected_found(format!("0 to {}", rows - 1), index)),
+        }
     }
     /// Compares the checkpoint with the weights that the network reads; tensors that `ignored` names may be there unused.
     pub fn check(&self, weights: Vec<(String, Shape)>, ignored: impl Fn(&str) -> bool) -> Result<(), Diagnostics> {

@@ -6,7 +6,9 @@
 mod clip;
 mod component;
 mod model;
+mod pixart;
 mod sampler;
+mod t5;
 mod vae;
 
 pub(crate) use sampler::gaussian;
