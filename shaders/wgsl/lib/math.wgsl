@@ -13,7 +13,7 @@ fn is_nan(x: f32) -> bool {
 
 // 2^n · x for -252 ≤ n ≤ 254: in two factors, each a normal number.
 fn scale_by_power(x: f32, n: i32) -> f32 {
-    let half = n / 2;
+    let half = n >> 1u;
     return x * bitcast<f32>(u32(half + 127) << 23u) * bitcast<f32>(u32(n - half + 127) << 23u);
 }
 
