@@ -106,6 +106,12 @@ fn pixart_transformers() {
 }
 
 #[test]
+fn multimodal_transformers() {
+    fixture("sd3", &["sample"]);
+    fixture("flux", &["sample"]);
+}
+
+#[test]
 fn sampling_loops() {
     fixture("dit-sampling", &["trajectory_ddim", "trajectory_ddpm"]);
 }

@@ -1,6 +1,6 @@
 //! Cases of single networks (a transformer, a text encoder …): one function on the recorded inputs, by the reference's names.
 
-use super::{Case, CaseRun, Recorded, Source, clip, pixart, t5};
+use super::{Case, CaseRun, Recorded, Source, clip, mmdit, pixart, t5};
 use crate::checkpoint::Checkpoint;
 use crate::files::open_checkpoint;
 use selvedge_ir::interp::Run;
@@ -31,6 +31,8 @@ pub(super) fn open(
 ) -> Result<Option<Case>, Diagnostics> {
     let Some(class) = config.get("_class_name").and_then(Value::as_str) else { return Ok(None) };
     let runs: Runs = match class {
+        "SD3Transformer2DModel" => mmdit::sd3,
+        "FluxTransformer2DModel" => mmdit::flux,
         "CLIPTextModel" | "CLIPTextModelWithProjection" => clip::text,
         "PixArtMS" | "PixArtTransformer2DModel" => pixart::transformer,
         "T5EncoderModel" => t5::encoder,

@@ -5,6 +5,7 @@
 
 mod clip;
 mod component;
+mod mmdit;
 mod model;
 mod pixart;
 mod sampler;
