@@ -79,6 +79,12 @@ enum Failure {
     Crowded { function: String, value: ValueId },
 }
 
+impl From<Diagnostics> for Failure {
+    fn from(errors: Diagnostics) -> Failure {
+        Failure::Refused(errors)
+    }
+}
+
 impl From<Diagnostic> for Failure {
     fn from(d: Diagnostic) -> Failure {
         Failure::Refused(d.into())

@@ -7,11 +7,15 @@
 //! - P5 buffers are not larger than the target allows, and their sizes are multiples of 256.
 //! - P6 copies are between regions of equal size that do not overlap.
 //! - P7 weight slots cover their weights without gaps; ports hold their elements, a word each.
+//! - P8 what a dispatch reads, and what a function returns, is what was last written there; a dispatch writes no memory
+//!   that it reads as another tensor. (Checked while the plan is made: the plan itself does not say who reads.)
 
+use crate::access::{Tensor, TensorId, Touch};
 use crate::target::Target;
 use selvedge_bundle::manifest::{ALIGN, Manifest, Plan, Port, Region};
 use selvedge_bundle::weight_bytes;
 use selvedge_ir::{Diagnostic, Diagnostics};
+use std::collections::BTreeSet;
 
 /// Checks a plan.
 ///
@@ -61,6 +65,50 @@ pub fn verify(plan: &Plan, manifest: &Manifest, target: &Target) -> Result<(), D
     if check.errors.is_empty() { Ok(()) } else { Err(Diagnostics(check.errors)) }
 }
 
+/// P8 for one function: `held` has its contents before the first dispatch, `dispatches` are what each touches, and
+/// `wanted` must be there in the end.
+///
+/// # Errors
+/// All violations.
+pub fn flow(
+    function: &str,
+    tensors: &[Tensor],
+    held: &[TensorId],
+    dispatches: &[Vec<Touch>],
+    wanted: &[TensorId],
+) -> Result<(), Diagnostics> {
+    let mut errors = Vec::new();
+    let mut held: BTreeSet<TensorId> = held.iter().copied().collect();
+    let mut fault = |tensor: TensorId, what: &str| {
+        let message = format!("@{function}: `{}` {what}", tensors[tensor].label);
+        errors.push(Diagnostic::new("plan P8", message).help(FAULT));
+    };
+    let shares = |a: TensorId, b: TensorId| {
+        a != b && tensors[a].pieces.iter().any(|x| tensors[b].pieces.iter().any(|y| overlap(x, y)))
+    };
+    for touches in dispatches {
+        for read in touches.iter().filter(|t| t.read && tensors[t.tensor].elements > 0) {
+            if !held.contains(&read.tensor) {
+                fault(read.tensor, "is read, and its memory holds something else");
+            }
+        }
+        for write in touches.iter().filter(|t| t.written) {
+            if touches.iter().any(|t| t.read && shares(t.tensor, write.tensor)) {
+                fault(write.tensor, "is written over an operand");
+            }
+            held.retain(|other| !shares(*other, write.tensor));
+            held.insert(write.tensor);
+        }
+    }
+    for tensor in wanted.iter().filter(|t| tensors[**t].elements > 0 && !held.contains(t)) {
+        fault(*tensor, "is returned, and its memory holds something else");
+    }
+    if errors.is_empty() { Ok(()) } else { Err(Diagnostics(errors)) }
+}
+
+/// What to do about a plan that is wrong.
+const FAULT: &str = "this is a fault of the compiler; please report it with the module";
+
 /// Two regions share bytes.
 pub fn overlap(a: &Region, b: &Region) -> bool {
     a.buffer == b.buffer && a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes
@@ -74,8 +122,7 @@ struct Check<'a> {
 impl Check<'_> {
     fn that(&mut self, holds: bool, code: &str, message: impl FnOnce() -> String) {
         if !holds {
-            let help = "this is a fault of the compiler; please report it with the module";
-            self.errors.push(Diagnostic::new(format!("plan {code}"), message()).help(help));
+            self.errors.push(Diagnostic::new(format!("plan {code}"), message()).help(FAULT));
         }
     }
     fn region(&mut self, place: &str, region: &Region) {

@@ -7,7 +7,7 @@ use selvedge_ir::parse::parse;
 /// Checks a module's functions under every target.
 fn check(text: &str) {
     let module = parse(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
-    for (i, target) in common::targets().iter().enumerate() {
+    for (i, target) in common::device_targets().iter().enumerate() {
         common::check(&module, target, 7 + i as u64);
     }
 }

@@ -92,7 +92,7 @@ fn work_larger_than_bindings_is_split() {
   return y=%y\n}\n",
         "fn @f(%x: f32[30000]) -> f32[30000] {\n  %y = map %x body={x| x + 1.0} : f32[30000]\n  return y=%y\n}\n",
     ] {
-        for (i, target) in common::targets().iter().enumerate() {
+        for (i, target) in common::device_targets().iter().enumerate() {
             common::check(&module(text), target, i as u64);
         }
     }
@@ -109,7 +109,7 @@ fn joins_of_many_tensors_are_divided() {
         names.join(", "),
         n = 500 * count,
     );
-    for (i, target) in common::targets().iter().enumerate() {
+    for (i, target) in common::device_targets().iter().enumerate() {
         common::check(&module(&text), target, i as u64);
     }
 }
@@ -192,7 +192,7 @@ fn a_schedule_runs_as_interpreted() {
     let steps = vec![0, 0, 0];
     let run = Run { inputs: inputs.clone(), steps, tables: tables.clone(), trace: vec!["velocity".to_string()] };
     let want = Interpreter::new(&module, &weights).run(&run, &mut |_| {}).unwrap();
-    for target in common::targets() {
+    for target in common::device_targets() {
         let compiled = compile(&module, &target, &Options::default()).unwrap();
         let mut session = common::load(&compiled, &weights);
         let host = |t: &BTreeMap<String, Tensor>| t.iter().map(|(n, t)| (n.clone(), common::to_host(t))).collect();

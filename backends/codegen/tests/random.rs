@@ -30,7 +30,7 @@ fn random_modules_compile_for_every_target() {
 
 #[test]
 fn the_device_agrees_on_random_modules() {
-    let targets = common::targets();
+    let targets = common::device_targets();
     for seed in 0..30 {
         let draw = Draw { weights: seed % 2 == 0, calls: seed % 5 == 0, empty: seed % 7 == 0, ..Draw::default() };
         let module = generate::module(1000 + seed, &draw);

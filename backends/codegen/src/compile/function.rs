@@ -6,8 +6,8 @@ use crate::access::{Access, Tensor, TensorId, Touch, Windows, may_fit, padded};
 use crate::emit::Context;
 use crate::lower::{Job, Lowering, lower, refuse};
 use crate::memory::{Lifetime, Space};
-use crate::ports;
 use crate::select::{Unit, divide};
+use crate::{ports, verify};
 use selvedge_bundle::manifest::{Access as Usage, Copy, Dispatch, PlanFunction};
 use selvedge_ir::func::Target as Goes;
 use selvedge_ir::{Diagnostic, Function};
@@ -36,6 +36,7 @@ impl<'m> Compiler<'m> {
         }
         self.tensors.extend(extra);
         let mut lifetimes: BTreeMap<TensorId, Lifetime> = BTreeMap::new();
+        let mut flow: Vec<Vec<Touch>> = Vec::new();
         for (at, (_, job)) in jobs.iter().enumerate() {
             let mut access = Access::collecting(&self.tensors);
             (job.emit)(0..job.outer, &mut access)?;
@@ -44,6 +45,7 @@ impl<'m> Compiler<'m> {
                     lifetimes.entry(touch.tensor).or_insert(Lifetime { tensor: touch.tensor, first: at, last: at });
                 life.last = at;
             }
+            flow.push(access.touches().to_vec());
         }
         for tensor in &p.kept {
             let first = if p.inputs.iter().any(|(_, t)| t == tensor) { 0 } else { usize::MAX };
@@ -54,6 +56,10 @@ impl<'m> Compiler<'m> {
         let lifetimes: Vec<Lifetime> =
             lifetimes.into_values().filter(|l| self.tensors[l.tensor].pieces.is_empty()).collect();
         arena.place(&lifetimes, floor, &mut self.tensors);
+        let mut held = [self.weight_tensors.clone(), self.names.persistent()].concat();
+        held.extend(p.inputs.iter().map(|(_, tensor)| *tensor));
+        let wanted: Vec<TensorId> = p.returns.iter().map(|(_, tensor, _)| *tensor).collect();
+        verify::flow(&p.flat.name, &self.tensors, &held, &flow, &wanted)?;
 
         let mut dispatches = Vec::new();
         for (unit, job) in &jobs {

@@ -2,7 +2,7 @@
 #![allow(dead_code)] // each test binary uses some of them
 
 use selvedge_bundle::Bundle;
-use selvedge_codegen::{Compiled, Options, Target, compile};
+use selvedge_codegen::{Compiled, Options, Subgroups, Target, compile};
 use selvedge_ir::func::Target as Goes;
 use selvedge_ir::{DType, Data, Interpreter, Module, Precision, Tensor, TensorType};
 use selvedge_runtime::{DeviceChoice, Gpu, HostData, HostTensor, LoadOptions, Session};
@@ -46,7 +46,17 @@ pub fn targets() -> Vec<Target> {
         ..portable.clone()
     };
     let chunks = Target { name: "chunks".to_string(), max_iterations: 300, ..portable.clone() };
-    vec![portable, windows, chunks]
+    let subgroups =
+        Target { name: "subgroups".to_string(), subgroup: Some(Subgroups { min: 8, max: 8 }), ..portable.clone() };
+    vec![portable, windows, chunks, subgroups]
+}
+
+/// Those of the targets that the device can run: a fixed subgroup width is the device's own, or left out.
+pub fn device_targets() -> Vec<Target> {
+    let width = gpu().facts().subgroup.filter(|(min, max)| min == max).map(|(min, max)| Subgroups { min, max });
+    let mut all = targets();
+    all.iter_mut().filter(|t| t.subgroup.is_some()).for_each(|t| t.subgroup = width);
+    all
 }
 
 /// Bytes of a weight as a bundle holds them.
