@@ -152,3 +152,64 @@ impl Check<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Options, compile};
+    use selvedge_ir::DType;
+    use selvedge_shaders::memory::Layout;
+
+    fn codes(result: Result<(), Diagnostics>) -> Vec<String> {
+        result.err().map_or(Vec::new(), |e| e.0.into_iter().map(|d| d.code).collect())
+    }
+
+    #[test]
+    fn every_damage_to_a_plan_is_named() {
+        let text = "weight \"w\" : f32[8,70]\n
+fn @f(%x: f32[4,70]) -> f32[4,8] {
+  %w = weight \"w\" : f32[8,70]
+  %y = contract %x, %w spec=[ik,jk->ij] dtype=f32 : f32[4,8]
+  return y=%y\n}\n";
+        let module = selvedge_ir::parse::parse(text).expect("the text is right");
+        let target = Target::portable();
+        let compiled = compile(&module, &target, &Options::default()).expect("it compiles");
+        type Damage = fn(&mut Plan);
+        let damages: [(&str, Damage); 9] = [
+            ("plan P1", |p| p.functions[0].inputs[0].regions[0].offset += 4),
+            ("plan P1", |p| p.buffers[1].bytes -= ALIGN),
+            ("plan P2", |p| p.functions[0].dispatches[0].kernel = 9),
+            ("plan P2", |p| p.functions[0].dispatches[0].bindings.truncate(1)),
+            ("plan P3", |p| p.functions[0].dispatches[0].bindings[2] = p.functions[0].dispatches[0].bindings[0]),
+            ("plan P4", |p| p.functions[0].dispatches[0].groups[1] = 0),
+            ("plan P5", |p| p.buffers[0].bytes = 1 << 40),
+            ("plan P7", |p| p.weights.clear()),
+            ("plan P7", |p| p.functions[0].outputs[0].shape[0] = 5),
+        ];
+        for (code, damage) in damages {
+            let mut plan = compiled.plan().clone();
+            assert_eq!(codes(verify(&plan, &compiled.manifest, &target)), [""; 0]);
+            damage(&mut plan);
+            let found = codes(verify(&plan, &compiled.manifest, &target));
+            assert!(found.iter().any(|c| c == code), "{code} is not among {found:?}");
+        }
+    }
+
+    #[test]
+    fn contents_that_are_overwritten_are_missed() {
+        let at = |offset| {
+            let pieces = vec![Region { buffer: 0, offset, bytes: 256 }];
+            Tensor { label: offset.to_string(), dtype: DType::F32, layout: Layout::Words, elements: 64, pieces }
+        };
+        let touch = |tensor, written: bool| Touch { tensor, low: 0, high: 15, read: !written, written };
+        // Tensors 0 and 2 share memory.
+        let tensors = [at(0), at(256), at(0)];
+        let copy = vec![touch(0, false), touch(1, true)];
+        let other = vec![touch(1, false), touch(2, true)];
+        assert_eq!(codes(flow("f", &tensors, &[0], &[copy.clone(), other.clone()], &[2])), [""; 0]);
+        assert_eq!(codes(flow("f", &tensors, &[0], &[copy, other], &[0])), ["plan P8"]);
+        assert_eq!(codes(flow("f", &tensors, &[], &[vec![touch(0, false)]], &[])), ["plan P8"]);
+        let over = vec![touch(0, false), touch(2, true)];
+        assert_eq!(codes(flow("f", &tensors, &[0], &[over], &[2])), ["plan P8"]);
+    }
+}
