@@ -106,7 +106,7 @@ pub struct Contract {
 impl Contract {
     /// With the default tile.
     pub fn new(product: Product) -> Contract {
-        Contract { product, rm: 8, rn: 8, wg_m: 8, wg_n: 8 }
+        Contract { product, rm: 16, rn: 8, wg_m: 8, wg_n: 8 }
     }
     fn rows(&self) -> u32 {
         (self.rm * self.wg_m).max(1)
@@ -170,7 +170,7 @@ impl Choice {
 }
 
 /// Cycles of llvmpipe for 8 lanes: a vec4 load, and a multiply-add (docs/PERFORMANCE.md).
-const LOAD: u64 = 40;
+const LOAD: u64 = 100;
 const MULTIPLY_ADD: f64 = 0.9;
 
 /// The cheapest legal family and tile for a product.
@@ -188,7 +188,7 @@ pub fn choose(product: Product, subgroup: Option<u32>, invocations: u32) -> Choi
         }
     };
     for rn in [8, 4] {
-        for rm in (1..=8).rev() {
+        for rm in (1..=128 / rn).rev().filter(|rm| *rm <= 16) {
             for wg_m in [8, 4, 2, 1].into_iter().filter(|wg_m| wg_m * 8 <= invocations.max(8)) {
                 let kernel = Contract { product, rm, rn, wg_m, wg_n: 8 };
                 let lanes = kernel.groups() * wg_m as u64 * 8;

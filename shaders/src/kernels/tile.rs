@@ -18,7 +18,8 @@ pub enum Delivery {
 /// The functions `step`, which adds 4 consecutive k to an invocation's tile, and `take_row`, which gives the tile's first
 /// row and moves the others up: so the tile is only ever indexed by constants, without which it would not stay in registers.
 ///
-/// The tile is `rm` rows of `rn / 4` vec4, row by row. Memory access comes first, arithmetic is unrolled.
+/// The tile is `rm` rows of `rn / 4` vec4, row by row. Columns of B are loaded first and rows of A where they are used:
+/// loaded all at once they would take the registers that the tile needs.
 pub(crate) fn step(rm: u32, rn: u32, order: BOrder, delivery: Delivery) -> String {
     let quads = rn / 4;
     let mut out = String::new();
@@ -31,9 +32,6 @@ pub(crate) fn step(rm: u32, rn: u32, order: BOrder, delivery: Delivery) -> Strin
     match delivery {
         Delivery::Direct => {
             line(format_args!("fn step(c: ptr<function, Tile>, batch: u32, m: u32, n: u32, k: u32) {{"));
-            for i in 0..rm {
-                line(format_args!("    let a{i} = load_a(batch, min(m + {i}u, M - 1u), k);"));
-            }
         }
         Delivery::Broadcast { width } => {
             line(format_args!("fn step(c: ptr<function, Tile>, batch: u32, m: u32, n: u32, k: u32, lane: u32) {{"));
@@ -63,8 +61,11 @@ pub(crate) fn step(rm: u32, rn: u32, order: BOrder, delivery: Delivery) -> Strin
         }
     }
     for i in 0..rm {
-        if let Delivery::Broadcast { width } = delivery {
-            line(format_args!("    let a{i} = subgroupBroadcast(part{}, {}u);", i / width, i % width));
+        match delivery {
+            Delivery::Direct => line(format_args!("    let a{i} = load_a(batch, min(m + {i}u, M - 1u), k);")),
+            Delivery::Broadcast { width } => {
+                line(format_args!("    let a{i} = subgroupBroadcast(part{}, {}u);", i / width, i % width));
+            }
         }
         for q in 0..quads {
             let at = i * quads + q;
