@@ -327,3 +327,34 @@ fn cases_that_cannot_be_run() {
     fs::write(folder.path().join("case.json"), r#"{"scheduler": "DDPMScheduler"}"#).unwrap();
     says(&["in.noise"]);
 }
+
+/// Cases of single networks: configuration, weights and recorded tensors have to belong together.
+#[test]
+fn networks_whose_parts_do_not_fit() {
+    let broken = |name: &str, edit: &dyn Fn(&Path)| {
+        let folder = copy(name);
+        fs::copy(fixture(name).join("io.safetensors"), folder.path().join("io.safetensors")).unwrap();
+        edit(folder.path());
+        cases::open(folder.path()).expect_err("the case is broken").to_string()
+    };
+    let set = |field: &'static str, value: Value| {
+        move |folder: &Path| edit_config(folder, |config| config[field] = value.clone())
+    };
+    let text = broken("sd3", &set("dual_attention_layers", json!([0, 1])));
+    assert_says(&text, &["transformer_blocks.1.attn2.to_q.weight", "is missing"]);
+    assert_says(&broken("sd3", &set("qk_norm", json!(null))), &["attn.norm_q.weight", "is not of this model"]);
+    assert_says(&broken("sd3", &set("patch_size", json!(1))), &["pos_embed.proj.weight", "another shape"]);
+    assert_says(&broken("flux", &set("axes_dims_rope", json!([24]))), &["axes_dims_rope", "three numbers"]);
+    let text = broken("flux", &set("guidance_embeds", json!(false)));
+    assert_says(&text, &["guidance_embedder.linear_1.weight", "is not of this model"]);
+    let text = broken("clip-text", &set("_class_name", json!("CLIPTextModel")));
+    assert_says(&text, &["text_projection.weight", "is not of this model"]);
+    let text = broken("flux", &|folder| {
+        let without = |header: &mut serde_json::Map<String, Value>| {
+            let ids = header.remove("in.img_ids").unwrap();
+            header.insert("in.other".into(), ids);
+        };
+        edit_header(&folder.join("io.safetensors"), without);
+    });
+    assert_says(&text, &["in.img_ids"]);
+}
