@@ -4,6 +4,7 @@ use crate::checkpoint::Checkpoint;
 use crate::storage::Storage;
 use selvedge_ir::{Diagnostic, Diagnostics};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -29,7 +30,7 @@ pub fn read_json(path: &Path) -> Result<Value, Diagnostic> {
 /// # Errors
 /// It is not JSON, or not an object.
 pub fn parse_json(origin: &str, text: &str) -> Result<Value, Diagnostic> {
-    let value: Value = serde_json::from_str(text).map_err(|e| {
+    let value: Value = serde_json::from_str(&without_infinities(text)).map_err(|e| {
         Diagnostic::new("import", format!("`{origin}` is not valid JSON: {e}"))
             .help("correct the file or fetch it again")
     })?;
@@ -37,6 +38,30 @@ pub fn parse_json(origin: &str, text: &str) -> Result<Value, Diagnostic> {
         return Ok(value);
     }
     Err(Diagnostic::new("import", format!("`{origin}` does not hold an object")).expected_found("{ … }", brief(&value)))
+}
+
+/// Python writes −∞ as `-Infinity`, which is not JSON (diffusers' `lambda_min_clipped`): outside strings it becomes null, kept in its place.
+fn without_infinities(text: &str) -> Cow<'_, str> {
+    const TOKEN: &str = "-Infinity";
+    if !text.contains(TOKEN) {
+        return Cow::Borrowed(text);
+    }
+    let (mut out, mut rest, mut quoted) = (String::with_capacity(text.len()), text, false);
+    while let Some(c) = rest.chars().next() {
+        let length = if !quoted && rest.starts_with(TOKEN) {
+            out.push_str("     null");
+            TOKEN.len()
+        } else {
+            // An escaped character in a string never ends it.
+            let escaped = if quoted && c == '\\' { rest[1..].chars().next().map_or(0, char::len_utf8) } else { 0 };
+            quoted ^= c == '"';
+            let length = c.len_utf8() + escaped;
+            out.push_str(&rest[..length]);
+            length
+        };
+        rest = &rest[length..];
+    }
+    Cow::Owned(out)
 }
 
 /// A text field of a configuration.

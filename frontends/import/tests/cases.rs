@@ -54,7 +54,9 @@ fn fixture(name: &str, outputs: &[&str]) {
 fn schedulers() {
     fixture("scheduler-ddim", &["timesteps", "trajectory"]);
     fixture("scheduler-ddpm", &["timesteps", "trajectory"]);
-    fixture("scheduler-flow-euler", &["sigmas", "timesteps", "trajectory"]);
+    for name in ["dpmpp-2m", "euler", "flow-euler"] {
+        fixture(&format!("scheduler-{name}"), &["sigmas", "timesteps", "trajectory"]);
+    }
 }
 
 /// Options that the repository's fixtures do not use; each folder's case.json says where its numbers come from.
@@ -65,14 +67,15 @@ fn further_scheduler_options() {
     for entry in folder.read_dir().unwrap() {
         let case = cases::open(&entry.unwrap().path()).unwrap();
         assert_eq!(case.unsupported, [], "{}", case.name);
-        let outputs: &[&str] = match case.name.starts_with("flow") {
-            true => &["sigmas", "timesteps", "trajectory"],
-            false => &["pred_original_sample", "timesteps", "trajectory"],
+        let outputs: &[&str] = match case.name.split('-').next() {
+            Some("flow" | "dpm") => &["sigmas", "timesteps", "trajectory"],
+            Some("euler") => &["pred_original_sample", "sigmas", "timesteps", "trajectory"],
+            _ => &["pred_original_sample", "timesteps", "trajectory"],
         };
         check(&case, outputs);
         count += 1;
     }
-    assert_eq!(count, 11);
+    assert_eq!(count, 38);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::guidance::Guided;
 use crate::random::normals;
-use crate::samplers::{Noise, Sampler, StepKind, StepPlan};
+use crate::samplers::{HISTORY, Noise, Sampler, StepKind, StepPlan};
 use selvedge_ir::interp::Run;
 use selvedge_ir::{Diagnostic, Module, Tensor};
 use serde::{Deserialize, Serialize};
@@ -102,7 +102,8 @@ pub fn request(info: &PipelineInfo, request: &Request) -> Result<Run, Diagnostic
         (0..batch as u64).flat_map(|i| normals(request.seed, request.first_image + i, step, c * h * w)).collect()
     };
     let noise = |k: usize| draw(k as u32 + 1);
-    let mut run = run_of_plan(&info.sampler, &plan, shape, Tensor::f32(&shape, draw(0)), noise);
+    let first = draw(0).into_iter().map(|x| x * plan.init_noise_sigma as f32).collect();
+    let mut run = run_of_plan(&info.sampler, &plan, shape, Tensor::f32(&shape, first), noise);
     run.inputs.insert("class_labels".into(), Tensor::i32(&[batch], labels));
     if info.guided.is_some() {
         run.inputs.insert("guidance_scale".into(), Tensor::f32(&[], vec![guidance_scale(info, request)? as f32]));
@@ -125,6 +126,9 @@ pub fn run_of_plan(
     let steps = plan.steps();
     let mut run = Run { steps: plan.functions.clone(), ..Run::default() };
     run.inputs.insert("latents".into(), latents);
+    for name in &HISTORY[..form.history] {
+        run.inputs.insert(name.to_string(), Tensor::f32(&shape, vec![0.0; shape.iter().product()]));
+    }
     let scalars = |values: &[f64]| Tensor::f32(&[steps], values.iter().map(|&t| t as f32).collect());
     run.tables.insert("timestep".into(), scalars(&plan.timesteps));
     let rows: Vec<f32> = plan.coefficients.iter().flat_map(|c| c.row()).collect();

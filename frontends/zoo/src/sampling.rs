@@ -7,13 +7,14 @@
 //! | `guidance_scale` | input of the run | f32[] | with guidance only |
 //! | `timestep` | table | f32[] | what the model receives |
 //! | `next_timestep` | table | f32[] | Heun's second evaluation |
-//! | `coefficients` | table | f32[8] | [`crate::samplers::Coefficients`] |
+//! | `coefficients` | table | f32[11] | [`crate::samplers::Coefficients`] |
 //! | `noise` | table | f32[B,C,H,W] | stochastic samplers only |
+//! | `previous_x0`, `older_x0` | carried | f32[B,C,H,W] | multistep samplers only; first values: zeros |
 //! | `pred_xstart` | trace | f32[B,C,H,W] | samplers that predict x0 |
 //! | `image` | output | f32[B,C,H,W] | with a decoder only ([`add_decoder`]) |
 
 use crate::guidance::{self, Guided};
-use crate::samplers::{Coefficients, Noise, Sampler, StepForm, StepKind, step};
+use crate::samplers::{Coefficients, HISTORY, Noise, Sampler, StepForm, StepKind, step};
 use selvedge_ir::module::{Schedule, StepLoop, TableDecl};
 use selvedge_ir::{DType, Diagnostic, Diagnostics, Module, TensorType};
 use selvedge_model::{Graph, ModuleBuilder, Tensor};
@@ -176,8 +177,14 @@ fn step_body(
     match kind {
         StepKind::Affine => {
             let noise = (form.noise != Noise::None).then(|| g.input("noise", DType::F32, shape));
-            let stepped = step::affine(form, x, &evaluate(x, None), &coefficients, noise.as_ref());
+            let history: Vec<Tensor> =
+                HISTORY[..form.history].iter().map(|name| g.input(name, DType::F32, shape)).collect();
+            let output = evaluate(&step::model_input(form, x, &coefficients), None);
+            let stepped = step::affine(form, x, &output, &coefficients, noise.as_ref(), &history);
             g.output("latents", &stepped.next);
+            for (name, x0) in HISTORY.iter().zip(stepped.pred_xstart.iter().chain(&history).take(form.history)) {
+                g.output(name, x0);
+            }
             if let Some(x0) = &stepped.pred_xstart {
                 g.output("pred_xstart", x0);
             }
@@ -206,7 +213,10 @@ fn schedule(form: &StepForm, tables: Vec<TableDecl>) -> Schedule {
     Schedule {
         steps: Some(StepLoop {
             functions: form.functions.iter().map(|k| k.function_name().to_string()).collect(),
-            carry: vec!["latents".to_string()],
+            carry: std::iter::once("latents")
+                .chain(HISTORY[..form.history].iter().copied())
+                .map(str::to_string)
+                .collect(),
             tables,
         }),
         trace: if form.predicts_x0 { vec!["pred_xstart".to_string()] } else { Vec::new() },

@@ -34,7 +34,8 @@ pub(super) fn scheduler(name: &str, case: &Value, recorded: &Recorded) -> Result
             s.mu = argument("mu").and_then(Value::as_f64);
             s.sigmas = argument("sigmas").and_then(|v| serde_json::from_value(v.clone()).ok());
         }
-        Sampler::Ddpm(_) | Sampler::Gaussian(_) | Sampler::RectifiedFlow(_) => {}
+        Sampler::DpmSolver(s) => s.mu = argument("mu").and_then(Value::as_f64),
+        Sampler::EulerDiscrete(_) | Sampler::Ddpm(_) | Sampler::Gaussian(_) | Sampler::RectifiedFlow(_) => {}
     }
     let steps = recorded.ranked::<5>("in.model_outputs")?.1[0];
     run(name, sampler, steps, "x0", recorded)

@@ -92,7 +92,7 @@ pub fn linspace(start: f64, end: f64, count: usize) -> Vec<f64> {
 }
 
 /// PyTorch's f32 linspace: counted from the nearer end.
-fn linspace_f32(start: f32, end: f32, count: usize) -> Vec<f32> {
+pub(super) fn linspace_f32(start: f32, end: f32, count: usize) -> Vec<f32> {
     let step = if count > 1 { (end - start) / (count - 1) as f32 } else { 0.0 };
     (0..count)
         .map(

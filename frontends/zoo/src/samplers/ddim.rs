@@ -48,6 +48,8 @@ impl Ddim {
             direct: true,
             clip: self.discrete.clip(),
             noise,
+            history: 0,
+            scales_input: false,
         }
     }
     /// σ and √(1 − ᾱ_prev − σ²), the share of ε; in f32, since with η near 1 the difference cancels and what the reference

@@ -57,6 +57,8 @@ impl Ddpm {
             direct: false,
             clip: self.discrete.clip(),
             noise,
+            history: 0,
+            scales_input: false,
         }
     }
     /// The coefficients.

@@ -2,13 +2,19 @@
 //! reading a `scheduler_config.json`.
 
 use super::betas::{BetaSchedule, alphas_cumprod_f32, linspace, rescale_zero_terminal_snr};
-use super::{Ddim, Ddpm, FlowMatchEuler, MAX_STEPS, Sampler};
+use super::{Ddim, Ddpm, DpmSolver, EulerDiscrete, FlowMatchEuler, MAX_STEPS, Sampler};
 use selvedge_ir::Diagnostic;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 /// Scheduler classes that can be read.
-pub const CLASSES: [&str; 3] = ["DDIMScheduler", "DDPMScheduler", "FlowMatchEulerDiscreteScheduler"];
+pub const CLASSES: [&str; 5] = [
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "DPMSolverMultistepScheduler",
+    "EulerDiscreteScheduler",
+    "FlowMatchEulerDiscreteScheduler",
+];
 
 /// Options of all discrete schedulers, by diffusers' names and with its defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -54,6 +60,8 @@ pub enum Prediction {
     Sample,
     /// v = √ᾱ·ε − √(1 − ᾱ)·x0.
     VPrediction,
+    /// The velocity ε − x0 of a straight path (DPM-Solver only).
+    FlowPrediction,
 }
 
 /// How the timesteps of a run are chosen from the training steps.
@@ -110,6 +118,14 @@ impl Discrete {
 
     /// Refuses what is not supported.
     pub(super) fn check(&self, class: &str) -> Result<(), Diagnostic> {
+        if self.prediction_type == Prediction::FlowPrediction {
+            let expected = "epsilon, sample or v_prediction";
+            return Err(unsupported(class, "prediction_type", expected, "flow_prediction"));
+        }
+        self.check_schedule(class)
+    }
+    /// As [`Discrete::check`], any prediction type.
+    pub(super) fn check_schedule(&self, class: &str) -> Result<(), Diagnostic> {
         if self.thresholding {
             return Err(unsupported(class, "thresholding", "false", "true"));
         }
@@ -128,6 +144,12 @@ impl Discrete {
             ));
         }
         Ok(())
+    }
+    /// Some classes choose `linspace` where a configuration does not say.
+    pub(super) fn linspace_by_default(&mut self, config: &Value) {
+        if config.get("timestep_spacing").is_none() {
+            self.timestep_spacing = Spacing::Linspace;
+        }
     }
     /// Bound of the clamp on x0.
     pub(super) fn clip(&self) -> Option<f64> {
@@ -190,6 +212,7 @@ impl Discrete {
             Prediction::Sample if noise == 0.0 => Err(undefined("sample")),
             Prediction::Sample => Ok(([0.0, 1.0], [1.0 / noise, -signal / noise])),
             Prediction::VPrediction => Ok(([signal, -noise], [noise, signal])),
+            Prediction::FlowPrediction => Err(undefined("flow")),
         }
     }
 }
@@ -202,6 +225,8 @@ pub fn read(class: &str, config: &Value) -> Result<Sampler, Diagnostic> {
     match class {
         "DDIMScheduler" => Ddim::read(config).map(Sampler::Ddim),
         "DDPMScheduler" => Ddpm::read(config).map(Sampler::Ddpm),
+        "DPMSolverMultistepScheduler" => DpmSolver::read(config).map(Sampler::DpmSolver),
+        "EulerDiscreteScheduler" => EulerDiscrete::read(config).map(Sampler::EulerDiscrete),
         "FlowMatchEulerDiscreteScheduler" => FlowMatchEuler::read(config).map(Sampler::FlowMatchEuler),
         other => Err(Diagnostic::new("sampler", format!("unknown scheduler class `{other}`"))
             .expected_found(CLASSES.join(", "), format!("`{other}`"))
@@ -273,8 +298,20 @@ mod tests {
             ("DDIMScheduler", r#"{"trained_betas": [0.1]}"#, "trained_betas"),
             ("DDPMScheduler", r#"{"variance_type": "learned"}"#, "variance_type"),
             ("DDPMScheduler", r#"{"beta_start": "low"}"#, "beta_start"),
-            ("FlowMatchEulerDiscreteScheduler", r#"{"use_beta_sigmas": true}"#, "use_beta_sigmas"),
-            ("EulerDiscreteScheduler", "{}", "EulerDiscreteScheduler"),
+            ("DDIMScheduler", r#"{"prediction_type": "flow_prediction"}"#, "flow_prediction"),
+            (
+                "FlowMatchEulerDiscreteScheduler",
+                r#"{"use_beta_sigmas": true, "use_karras_sigmas": true}"#,
+                "use_beta_sigmas",
+            ),
+            ("EulerDiscreteScheduler", r#"{"interpolation_type": "cubic"}"#, "interpolation_type"),
+            ("EulerDiscreteScheduler", r#"{"prediction_type": "flow_prediction"}"#, "flow_prediction"),
+            ("DPMSolverMultistepScheduler", r#"{"thresholding": true}"#, "thresholding"),
+            ("DPMSolverMultistepScheduler", r#"{"algorithm_type": "dpmsolver"}"#, "algorithm_type"),
+            ("DPMSolverMultistepScheduler", r#"{"variance_type": "learned_range"}"#, "variance_type"),
+            ("DPMSolverMultistepScheduler", r#"{"solver_order": 4}"#, "solver_order"),
+            ("DPMSolverMultistepScheduler", r#"{"clip_sample": true}"#, "clip_sample"),
+            ("PNDMScheduler", "{}", "PNDMScheduler"),
         ] {
             let error = read(class, &config(text)).unwrap_err().to_string();
             assert!(error.contains(named), "{error}");

@@ -2,13 +2,14 @@
 
 use super::betas::linspace;
 use super::diffusers::{options, unsupported};
+use super::sigmas::Respacing;
 use super::{Coefficients, Noise, StepForm, StepKind, StepPlan};
 use selvedge_ir::Diagnostic;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 const CLASS: &str = "FlowMatchEulerDiscreteScheduler";
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 11] = [
     "num_train_timesteps",
     "shift",
     "use_dynamic_shifting",
@@ -18,9 +19,6 @@ const KEYS: [&str; 14] = [
     "max_image_seq_len",
     "invert_sigmas",
     "shift_terminal",
-    "use_karras_sigmas",
-    "use_exponential_sigmas",
-    "use_beta_sigmas",
     "time_shift_type",
     "stochastic_sampling",
 ];
@@ -47,12 +45,9 @@ pub struct FlowMatchEuler {
     pub invert_sigmas: bool,
     /// σ is stretched to end at this value.
     pub shift_terminal: Option<f64>,
-    /// Karras et al.'s spacing of σ; not supported.
-    pub use_karras_sigmas: bool,
-    /// Exponential spacing of σ; not supported.
-    pub use_exponential_sigmas: bool,
-    /// Beta-distributed σ; not supported.
-    pub use_beta_sigmas: bool,
+    /// How σ are spaced between the shifted ends.
+    #[serde(flatten)]
+    pub respacing: Respacing,
     /// How `mu` shifts.
     pub time_shift_type: TimeShift,
     /// Each step goes to x0 and noises again.
@@ -85,9 +80,7 @@ impl Default for FlowMatchEuler {
             max_image_seq_len: 4096,
             invert_sigmas: false,
             shift_terminal: None,
-            use_karras_sigmas: false,
-            use_exponential_sigmas: false,
-            use_beta_sigmas: false,
+            respacing: Respacing::default(),
             time_shift_type: TimeShift::Exponential,
             stochastic_sampling: false,
             mu: None,
@@ -102,16 +95,8 @@ impl FlowMatchEuler {
     /// # Errors
     /// An option that is unknown or not supported.
     pub fn read(config: &Value) -> Result<FlowMatchEuler, Diagnostic> {
-        let own: FlowMatchEuler = options(CLASS, config, &[&KEYS])?;
-        for (option, used) in [
-            ("use_karras_sigmas", own.use_karras_sigmas),
-            ("use_exponential_sigmas", own.use_exponential_sigmas),
-            ("use_beta_sigmas", own.use_beta_sigmas),
-        ] {
-            if used {
-                return Err(unsupported(CLASS, option, "false", "true"));
-            }
-        }
+        let own: FlowMatchEuler = options(CLASS, config, &[&KEYS, &Respacing::KEYS])?;
+        own.respacing.check(CLASS)?;
         if own.num_train_timesteps == 0 {
             return Err(unsupported(CLASS, "num_train_timesteps", "a positive number", "0"));
         }
@@ -127,7 +112,15 @@ impl FlowMatchEuler {
     pub fn form(&self) -> StepForm {
         let noise = if self.stochastic_sampling { Noise::Scaled } else { Noise::None };
         let stochastic = self.stochastic_sampling;
-        StepForm { functions: vec![StepKind::Affine], predicts_x0: stochastic, direct: !stochastic, clip: None, noise }
+        StepForm {
+            functions: vec![StepKind::Affine],
+            predicts_x0: stochastic,
+            direct: !stochastic,
+            clip: None,
+            noise,
+            history: 0,
+            scales_input: false,
+        }
     }
     /// σ at the ends of all steps (one more than steps), in f64.
     ///
@@ -164,6 +157,11 @@ impl FlowMatchEuler {
         if let (Some(terminal), Some(&last)) = (self.shift_terminal.filter(|&t| t != 0.0), sigmas.last()) {
             let scale = (1.0 - last) / (1.0 - terminal);
             sigmas.iter_mut().for_each(|s| *s = 1.0 - (1.0 - *s) / scale);
+        }
+        if let (Some(&max), Some(&min)) = (sigmas.first(), sigmas.last())
+            && let Some(spaced) = self.respacing.spaced(max, min, steps)
+        {
+            sigmas = spaced;
         }
         if self.invert_sigmas {
             sigmas.iter_mut().for_each(|s| *s = 1.0 - *s);

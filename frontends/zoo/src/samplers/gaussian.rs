@@ -88,7 +88,15 @@ impl Gaussian {
             (GaussianMethod::Ddim { .. }, _) => Noise::Scaled,
         };
         let clip = self.clip_denoised.then_some(1.0);
-        StepForm { functions: vec![StepKind::Affine], predicts_x0: true, direct: false, clip, noise }
+        StepForm {
+            functions: vec![StepKind::Affine],
+            predicts_x0: true,
+            direct: false,
+            clip,
+            noise,
+            history: 0,
+            scales_input: false,
+        }
     }
 
     /// The respaced process; `steps` counts only without a respacing of its own.

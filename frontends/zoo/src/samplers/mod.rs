@@ -9,19 +9,24 @@
 //! next = next_from_x0 · x0 + next_from_x · x + next_from_m · m + deviation · noise
 //! ```
 //!
-//! and differ in the coefficients only.
+//! and differ in the coefficients only. Multistep samplers add earlier predictions of x0 to `next`, and carry them.
 
 pub mod betas;
 pub mod ddim;
 pub mod ddpm;
 pub mod diffusers;
+pub mod dpm_solver;
+pub mod euler;
 pub mod flow_match_euler;
 pub mod gaussian;
 pub mod rectified_flow;
+pub mod sigmas;
 pub mod step;
 
 pub use ddim::Ddim;
 pub use ddpm::Ddpm;
+pub use dpm_solver::DpmSolver;
+pub use euler::EulerDiscrete;
 pub use flow_match_euler::FlowMatchEuler;
 pub use gaussian::{Gaussian, GaussianMethod};
 pub use rectified_flow::{FlowMethod, RectifiedFlow};
@@ -42,6 +47,10 @@ pub enum Sampler {
     Ddim(Ddim),
     /// diffusers' `DDPMScheduler`.
     Ddpm(Ddpm),
+    /// diffusers' `DPMSolverMultistepScheduler`.
+    DpmSolver(DpmSolver),
+    /// diffusers' `EulerDiscreteScheduler`.
+    EulerDiscrete(EulerDiscrete),
     /// diffusers' `FlowMatchEulerDiscreteScheduler`.
     FlowMatchEuler(FlowMatchEuler),
     /// Straight paths between noise and data, followed by Euler's or Heun's method.
@@ -61,7 +70,14 @@ pub struct StepForm {
     pub clip: Option<f64>,
     /// How noise enters.
     pub noise: Noise,
+    /// Earlier predictions of x0 that steps read, carried under the names [`HISTORY`]: at most two, and none before there is one.
+    pub history: usize,
+    /// The model sees x times `input_scale`.
+    pub scales_input: bool,
 }
+
+/// Names of the carried predictions of x0, the last step's first.
+pub const HISTORY: [&str; 2] = ["previous_x0", "older_x0"];
 
 /// The method of one step function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,11 +129,17 @@ pub struct Coefficients {
     pub log_variance_min: f64,
     /// Log variance at v = 1.
     pub log_variance_max: f64,
+    /// Share of the last step's x0 in the next x ([`StepForm::history`]).
+    pub next_from_previous: f64,
+    /// Share of the x0 before that.
+    pub next_from_older: f64,
+    /// Multiplies x for the model ([`StepForm::scales_input`]).
+    pub input_scale: f64,
 }
 
 impl Coefficients {
     /// Entries of a row.
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 11;
 
     /// The row.
     pub fn row(&self) -> [f32; Coefficients::COUNT] {
@@ -130,13 +152,16 @@ impl Coefficients {
             self.deviation,
             self.log_variance_min,
             self.log_variance_max,
+            self.next_from_previous,
+            self.next_from_older,
+            self.input_scale,
         ]
         .map(|x| x as f32)
     }
 }
 
 /// The host's part of a run. All lists have one entry a step.
-#[derive(Clone, Debug, PartialEq, Default)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct StepPlan {
     /// Which of the form's functions runs.
     pub functions: Vec<usize>,
@@ -146,6 +171,8 @@ pub struct StepPlan {
     pub next_timesteps: Vec<f64>,
     /// The step's coefficients.
     pub coefficients: Vec<Coefficients>,
+    /// Standard deviation of the noise that a run starts from.
+    pub init_noise_sigma: f64,
     /// Schedule values to look at, by the reference's name (`sigmas`, `betas`, `posterior_variance` …).
     pub observed: Vec<(&'static str, Vec<f64>)>,
 }
@@ -158,7 +185,14 @@ impl StepPlan {
     /// A plan of affine steps.
     fn affine(timesteps: Vec<f64>, coefficients: Vec<Coefficients>) -> StepPlan {
         let next_timesteps = timesteps.iter().skip(1).copied().chain([0.0]).take(timesteps.len()).collect();
-        StepPlan { functions: vec![0; timesteps.len()], timesteps, next_timesteps, coefficients, observed: Vec::new() }
+        StepPlan {
+            functions: vec![0; timesteps.len()],
+            timesteps,
+            next_timesteps,
+            coefficients,
+            init_noise_sigma: 1.0,
+            observed: Vec::new(),
+        }
     }
 }
 
@@ -169,6 +203,8 @@ impl Sampler {
             Sampler::Gaussian(s) => s.form(),
             Sampler::Ddim(s) => s.form(),
             Sampler::Ddpm(s) => s.form(),
+            Sampler::DpmSolver(s) => s.form(),
+            Sampler::EulerDiscrete(s) => s.form(),
             Sampler::FlowMatchEuler(s) => s.form(),
             Sampler::RectifiedFlow(s) => s.form(),
         }
@@ -192,6 +228,8 @@ impl Sampler {
             Sampler::Gaussian(s) => s.plan(steps),
             Sampler::Ddim(s) => s.plan(steps),
             Sampler::Ddpm(s) => s.plan(steps),
+            Sampler::DpmSolver(s) => s.plan(steps),
+            Sampler::EulerDiscrete(s) => s.plan(steps),
             Sampler::FlowMatchEuler(s) => s.plan(steps),
             Sampler::RectifiedFlow(s) => s.plan(steps),
         }?;

@@ -31,7 +31,15 @@ impl RectifiedFlow {
             FlowMethod::Euler => vec![StepKind::Affine],
             FlowMethod::Heun => vec![StepKind::Affine, StepKind::Heun],
         };
-        StepForm { functions, predicts_x0: false, direct: true, clip: None, noise: Noise::None }
+        StepForm {
+            functions,
+            predicts_x0: false,
+            direct: true,
+            clip: None,
+            noise: Noise::None,
+            history: 0,
+            scales_input: false,
+        }
     }
     /// The coefficients of `steps` equal steps.
     ///

@@ -12,10 +12,24 @@ pub struct Stepped {
     pub pred_xstart: Option<Tensor>,
 }
 
-/// One affine step. `x` is [B, C, H, W]; `output` is the model's, [B, C or 2·C, H, W]; `coefficients` is a row of the
-/// table (f32[8], see [`Coefficients`]); `noise` has x's shape and is given unless the form has none.
+/// x as the model sees it.
 #[track_caller]
-pub fn affine(form: &StepForm, x: &Tensor, output: &Tensor, coefficients: &Tensor, noise: Option<&Tensor>) -> Stepped {
+pub fn model_input(form: &StepForm, x: &Tensor, coefficients: &Tensor) -> Tensor {
+    if form.scales_input { x * Row(coefficients).input_scale() } else { x.clone() }
+}
+
+/// One affine step. `x` is [B, C, H, W]; `output` is the model's, [B, C or 2·C, H, W]; `coefficients` is a row of the
+/// table (f32[11], see [`Coefficients`]); `noise` has x's shape and is given unless the form has none; `history` are the earlier
+/// predictions of x0, the last step's first.
+#[track_caller]
+pub fn affine(
+    form: &StepForm,
+    x: &Tensor,
+    output: &Tensor,
+    coefficients: &Tensor,
+    noise: Option<&Tensor>,
+    history: &[Tensor],
+) -> Stepped {
     let row = Row(coefficients);
     let channels = x.size(1);
     let (m, v) = match output.size(1) {
@@ -33,6 +47,9 @@ pub fn affine(form: &StepForm, x: &Tensor, output: &Tensor, coefficients: &Tenso
     }
     if form.direct {
         next = next + &m * row.next_from_m();
+    }
+    for (x0, share) in history.iter().zip([Row::next_from_previous, Row::next_from_older]) {
+        next = next + x0 * share(&row);
     }
     if let (Some(noise), Some(deviation)) = (noise, deviation(form, &row, v.as_ref(), x)) {
         next = next + noise * deviation;
@@ -97,5 +114,8 @@ entries!(
     next_from_m = 4,
     deviation = 5,
     log_variance_min = 6,
-    log_variance_max = 7
+    log_variance_max = 7,
+    next_from_previous = 8,
+    next_from_older = 9,
+    input_scale = 10
 );
