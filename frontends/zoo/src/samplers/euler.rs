@@ -88,9 +88,7 @@ impl EulerDiscrete {
         // diffusers knows sample prediction by two names here, and null for options that are off.
         let mut config = config.clone();
         if let Some(map) = config.as_object_mut() {
-            Respacing::KEYS.iter().for_each(|key| {
-                map.get_mut(*key).filter(|v| v.is_null()).map(|v| *v = Value::Bool(false));
-            });
+            map.retain(|key, value| !(value.is_null() && Respacing::KEYS.contains(&key.as_str())));
             if map.get("prediction_type") == Some(&Value::from("original_sample")) {
                 map.insert("prediction_type".to_string(), Value::from("sample"));
             }
