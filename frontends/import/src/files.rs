@@ -198,3 +198,17 @@ fn file_name(path: &Path) -> String {
 fn ends_with(path: &Path, end: &str) -> bool {
     file_name(path).ends_with(end)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn infinities_of_python_are_null_and_text_stays() {
+        let json = parse_json("x", r#"{"a": -Infinity, "b": "-Infinity \" -Infinity", "c": [1, -Infinity]}"#).unwrap();
+        assert_eq!(json["a"], Value::Null);
+        assert_eq!(json["b"], "-Infinity \" -Infinity");
+        assert_eq!(json["c"][1], Value::Null);
+        assert!(parse_json("x", r#"{"a": Infinity}"#).is_err());
+    }
+}

@@ -234,6 +234,8 @@ fn pipeline_info_survives_json() {
         Sampler::Ddim(Ddim { eta: 0.3, ..Ddim::default() }),
         Sampler::Ddpm(Default::default()),
         Sampler::FlowMatchEuler(Default::default()),
+        Sampler::DpmSolver(Default::default()),
+        Sampler::EulerDiscrete(Default::default()),
         Sampler::RectifiedFlow(RectifiedFlow { method: FlowMethod::Heun, timestep_scale: 1000.0 }),
     ];
     for sampler in samplers {
