@@ -5,7 +5,7 @@ use selvedge_ir::func::Target;
 use selvedge_ir::generate::{self, Options, Rng};
 use selvedge_ir::interp::{HostKernels, Interpreter, Precision};
 use selvedge_ir::ops::*;
-use selvedge_ir::scalar::{Binary, Body, F64};
+use selvedge_ir::scalar::{Binary, Body, F64, Unary};
 use selvedge_ir::spec::ContractSpec;
 use selvedge_ir::{DType, Op, Tensor, TensorType};
 use std::collections::BTreeMap;
@@ -147,6 +147,17 @@ fn large_maps_and_reductions_are_split() {
     let big = f32s(&[33, 50, 41]);
     check(Map { body: Body::binary(Binary::Mul) }, &[big.clone(), big.clone()]);
     check(Map { body: Body::binary(Binary::Lt) }, &[big.clone(), big.clone()]);
+    // GELU's shape: every kind of float node; then one that only the reference has.
+    let gelu = Body::build(2, |b| {
+        let (x, y, half) = (b.arg(0), b.arg(1), b.float(0.5));
+        let t = b.unary(Unary::Tanh, x);
+        let s = b.unary(Unary::Sigmoid, y);
+        let sum = b.binary(Binary::Add, t, s);
+        let scaled = b.binary(Binary::Mul, sum, half);
+        b.cast(DType::BF16, scaled)
+    });
+    check(Map { body: gelu }, &[big.clone(), big.clone()]);
+    check(Map { body: Body::unary(Unary::Erf) }, &[big.clone()]);
     for kind in [ReduceKind::Sum, ReduceKind::Max, ReduceKind::Min] {
         for axes in [vec![2], vec![0], vec![1], vec![0, 2], vec![0, 1, 2]] {
             check(Reduce { kind, axes }, &[big.clone()]);
