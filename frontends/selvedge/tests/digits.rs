@@ -18,11 +18,11 @@ fn trajectory(device: &Device, points: usize) {
         let name = all.iter().find(|n| n.contains(part)).unwrap_or_else(|| panic!("no `{part}` in {all:?}"));
         recorded.tensor(name).expect("readable")
     };
-    let want = find("trajectory");
+    let want = find("out.trajectory");
     let source = Opened::open("digits").expect("shipped").source(10, None).expect("it builds");
     let request = program::Request { labels: (0..10).collect(), trace: vec!["latents".into()], ..Default::default() };
     let mut run = program::request(source.info(), &request).expect("ten labels fit");
-    run.inputs.insert("latents".into(), find("noise"));
+    run.inputs.insert("latents".into(), find("in.latents"));
     let steps = points - 1;
     run.steps.truncate(steps);
     for table in run.tables.values_mut() {
