@@ -4,10 +4,14 @@ use crate::device::Gpu;
 use crate::error::RuntimeError;
 use crate::load::Session;
 use selvedge_bundle::manifest::Region;
-use std::sync::{Arc, OnceLock};
+use std::sync::mpsc;
+use std::time::Duration;
 
 /// Most bytes moved at once; also the largest staging buffer of a plain readback.
 const CHUNK: u64 = 16 << 20;
+
+/// Longest wait for a mapping's callback once the device is idle.
+const CALLBACK: Duration = Duration::from_secs(10);
 
 /// Uploaded bytes after which the queue is drained, since every upload holds host memory until it is done.
 const PENDING: u64 = 64 << 20;
@@ -65,7 +69,7 @@ impl<'g> Upload<'g> {
 pub(crate) struct Reading {
     buffer: wgpu::Buffer,
     bytes: u64,
-    outcome: Arc<OnceLock<Result<(), wgpu::BufferAsyncError>>>,
+    outcome: mpsc::Receiver<Result<(), wgpu::BufferAsyncError>>,
 }
 
 /// Buffers that the host can map, kept for the next time.
@@ -91,11 +95,10 @@ impl Staging {
 
     /// Asks for the first `bytes` of a buffer, once what was submitted before is done.
     pub fn map(&self, buffer: wgpu::Buffer, bytes: u64) -> Reading {
-        let outcome = Arc::new(OnceLock::new());
-        let sink = outcome.clone();
+        let (sink, outcome) = mpsc::channel();
         buffer.map_async(wgpu::MapMode::Read, ..bytes, move |result| {
-            // Called once; a second result could only repeat the first.
-            let _ = sink.set(result);
+            // Nobody listens any more if the reading was given up.
+            let _ = sink.send(result);
         });
         Reading { buffer, bytes, outcome }
     }
@@ -104,13 +107,14 @@ impl Staging {
     pub fn finish(&mut self, gpu: &Gpu, reading: Reading) -> Result<Vec<u32>, RuntimeError> {
         let Reading { buffer, bytes, outcome } = reading;
         let failed = |message: String| RuntimeError::Validation { place: "reading back".to_string(), message };
-        match outcome.get() {
-            Some(Ok(())) => {}
-            Some(Err(error)) => {
+        // The device is idle, so the callback has run or is running: in another thread's poll, perhaps.
+        match outcome.recv_timeout(CALLBACK) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
                 gpu.check("reading back")?;
                 return Err(failed(error.to_string()));
             }
-            None => return Err(failed("the buffer is not mapped though the device is idle".to_string())),
+            Err(_) => return Err(failed("the buffer is not mapped though the device is idle".to_string())),
         }
         let words = {
             let view = buffer.get_mapped_range(..bytes).map_err(|e| failed(e.to_string()))?;
