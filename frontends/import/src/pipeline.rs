@@ -16,6 +16,9 @@ pub const CLASSES: [&str; 1] = ["DiTPipeline"];
 
 /// Loads a pipeline folder. Where the index names no autoencoder, programs end at the latents.
 ///
+/// With `EulerDiscreteScheduler` the sample is kept beside its scaled form and starts at `init_noise_sigma`, as other pipelines do;
+/// diffusers' DiTPipeline steps from the scaled form, which follows no noise schedule.
+///
 /// # Errors
 /// An unknown pipeline or component class, a component that is missing, and everything that is wrong with one.
 pub fn load(folder: &Path) -> Result<LoadedModel, Diagnostics> {

@@ -126,7 +126,9 @@ fn pipelines() {
 
 #[test]
 fn autoencoders() {
-    fixture("vae", &["decoded", "moments"]);
+    for name in ["vae", "vae-old-names", "vae-no-attention", "vae-one-level"] {
+        fixture(name, &["decoded", "moments"]);
+    }
     fixture("vavae-groups32", &["decoded"]);
     fixture("vavae-f16d32", &["decoded", "logvar", "mean", "sample"]);
 }

@@ -24,7 +24,7 @@ pub fn inspect(opened: Opened, batch: usize) -> Result<Value, Error> {
 
 fn inspect_model(model: LoadedModel, batch: usize) -> Result<Value, Error> {
     let Architecture::Dit(c) = model.architecture.clone();
-    let (name, sampling) = (model.name.clone(), model.sampling.clone());
+    let (name, sampling, vae) = (model.name.clone(), model.sampling.clone(), model.vae.clone());
     let files: Vec<String> = model.checkpoint.origins().iter().map(|s| s.to_string()).collect();
     let source = Opened::Model(Box::new(model)).source(batch, None)?;
     let compiled = source.compile(&Options::new(Target::portable()))?;
@@ -40,6 +40,7 @@ fn inspect_model(model: LoadedModel, batch: usize) -> Result<Value, Error> {
             "default_guidance_scale": sampling.default_guidance_scale, "null_class": sampling.null_class,
             "decoder": sampling.decoder,
         },
+        "autoencoder": vae,
         "files": files,
         "weights": weights(compiled.module()),
         "plan": plan(batch, &compiled.report()),
