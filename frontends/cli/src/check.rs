@@ -1,9 +1,9 @@
 //! `selvedge check`: recorded inputs through a model, compared with the recorded outputs.
 
 use crate::common::{DeviceArg, device, out};
-use crate::{Error, Outcome};
+use crate::{Error, Outcome, report, status};
 use selvedge::check::{self, Report};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
@@ -23,25 +23,43 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<Outcome, Error> {
     let device = device(&args.device)?;
-    let mut reports: Vec<Report> = Vec::new();
+    let mut cases: Vec<Value> = Vec::new();
+    let (mut passed, mut refused) = (0, None);
     for folder in &args.folders {
-        let report = check::check(folder, &device, args.tol)?;
-        if !args.json {
-            print(&report);
+        // A folder that cannot be checked fails, and the others are still checked.
+        match check::check(folder, &device, args.tol) {
+            Ok(report) => {
+                if !args.json {
+                    print(&report);
+                }
+                passed += usize::from(report.ok());
+                cases.push(report.to_json());
+            }
+            Err(error) => {
+                report::error(&error);
+                refused = refused.max(Some(status(&error)));
+                let case = folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy();
+                if !args.json {
+                    out!("{case} on {}: FAILED, it cannot be checked", device.name());
+                }
+                cases.push(json!({"case": case, "device": device.name(), "ok": false, "error": error.to_string()}));
+            }
         }
-        reports.push(report);
     }
-    let ok = reports.iter().all(Report::ok);
+    let ok = passed == cases.len();
     if args.json {
-        match reports.as_slice() {
-            [one] => out!("{}", one.to_json()),
-            all => out!("{}", json!({"cases": all.iter().map(Report::to_json).collect::<Vec<_>>(), "ok": ok})),
+        match cases.as_slice() {
+            [one] => out!("{one}"),
+            all => out!("{}", json!({"cases": all, "ok": ok})),
         }
-    } else if reports.len() > 1 {
-        let passed = reports.iter().filter(|r| r.ok()).count();
-        out!("{passed} of {} cases pass on {}", reports.len(), device.name());
+    } else if cases.len() > 1 {
+        out!("{passed} of {} cases pass on {}", cases.len(), device.name());
     }
-    Ok(if ok { Outcome::Done } else { Outcome::CheckFailed })
+    Ok(match refused {
+        Some(status) => Outcome::Refused(status),
+        None if ok => Outcome::Done,
+        None => Outcome::CheckFailed,
+    })
 }
 
 fn print(report: &Report) {

@@ -55,6 +55,8 @@ enum Command {
 enum Outcome {
     Done,
     CheckFailed,
+    /// Some of several requests were refused, which has been said; the worst of their statuses.
+    Refused(u8),
 }
 
 fn main() -> ExitCode {
@@ -77,13 +79,19 @@ fn main() -> ExitCode {
     match result {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::CheckFailed) => ExitCode::from(1),
+        Ok(Outcome::Refused(status)) => ExitCode::from(status),
         Err(error) => {
             report::error(&error);
-            ExitCode::from(match error {
-                Error::Input(_) | Error::Text { .. } => 2,
-                Error::Device(_) => 3,
-                Error::Internal(_) => 101,
-            })
+            ExitCode::from(status(&error))
         }
+    }
+}
+
+/// The exit status of an error.
+fn status(error: &Error) -> u8 {
+    match error {
+        Error::Input(_) | Error::Text { .. } => 2,
+        Error::Device(_) => 3,
+        Error::Internal(_) => 101,
     }
 }

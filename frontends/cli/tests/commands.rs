@@ -68,6 +68,11 @@ fn check_compares_and_fails_when_it_should() {
     let two = selvedge(&["check", &dit, &scheduler, "--device", "host", "--json"]).ok().json();
     assert_eq!(two["cases"].as_array().map(Vec::len), Some(2));
     selvedge(&["check", &dit, "--device", "host", "--tol", "0"]).refused(1, &[]);
+    // A folder that is none fails, and the others are still checked.
+    let ran = selvedge(&["check", "no-such-folder", &scheduler, "--device", "host", "--json"])
+        .refused(2, &["no-such-folder"]);
+    let cases = ran.json()["cases"].clone();
+    assert_eq!([&cases[0]["ok"], &cases[1]["ok"]], [false, true], "{cases}");
     // One weight moved a little: found.
     let folder = copy("dit-original");
     let weights = folder.path().join("model.safetensors");

@@ -114,10 +114,9 @@ fn choose_sampler(model: &LoadedModel, name: &str) -> Result<Sampler, Error> {
             Sampler::RectifiedFlow(_) => "euler, heun",
             Sampler::Gaussian(_) => "ddpm, ddim",
             Sampler::Ddim(_) => "ddim",
-            Sampler::Ddpm(_)
-            | Sampler::DpmSolver(_)
-            | Sampler::EulerDiscrete(_)
-            | Sampler::FlowMatchEuler(_) => "none but its own",
+            Sampler::Ddpm(_) | Sampler::DpmSolver(_) | Sampler::EulerDiscrete(_) | Sampler::FlowMatchEuler(_) => {
+                "none but its own"
+            }
         };
         let what = Diagnostic::new("sampler", format!("sampler `{name}` does not fit `{}`", model.name));
         what.help(format!("samplers that fit: {fitting}")).into()
