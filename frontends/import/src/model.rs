@@ -160,7 +160,10 @@ impl Architecture {
         if !CLASSES.contains(&class) {
             return Err(Diagnostic::new("import", format!("unknown model class in `{origin}`"))
                 .expected_found(CLASSES.join(" or "), format!("`{class}`"))
-                .help("this architecture is not supported yet"));
+                .help(match class {
+                    vae::CLASS => "an autoencoder makes no pictures alone: give the pipeline folder that holds it",
+                    _ => "this architecture is not supported yet",
+                }));
         }
         DitConfig::from_json(json).map(Architecture::Dit).map_err(|mut e| {
             e.message = format!("{} (in `{origin}`)", e.message);

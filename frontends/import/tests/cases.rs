@@ -124,6 +124,31 @@ fn pipelines() {
     fixture("pipeline-dit", &["image", "latents"]);
 }
 
+/// A pipeline with a multistep scheduler, its parts put together from a fixture and what was recorded with it.
+#[test]
+fn pipeline_with_dpm_solver() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pipelines/dit-dpm");
+    for (from, part) in [
+        (recorded.clone(), ["case.json", "io.safetensors", "model_index.json"].as_slice()),
+        (recorded, &["scheduler/scheduler_config.json"]),
+        (
+            fixtures().join("pipeline-dit"),
+            &["transformer/config.json", "transformer/diffusion_pytorch_model.safetensors"],
+        ),
+        (fixtures().join("pipeline-dit"), &["vae/config.json", "vae/diffusion_pytorch_model.safetensors"]),
+    ] {
+        for file in part {
+            let to = folder.path().join(file);
+            std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+            std::fs::copy(from.join(file), to).unwrap();
+        }
+    }
+    let case = cases::open(folder.path()).unwrap();
+    assert_eq!(case.unsupported, []);
+    check(&case, &["image", "latents"]);
+}
+
 #[test]
 fn autoencoders() {
     for name in ["vae", "vae-old-names", "vae-no-attention", "vae-one-level"] {
