@@ -37,7 +37,7 @@ pub fn tanh(x: f32) -> f32 {
     let a = x.abs();
     let z = x * x;
     // Odd polynomial near 0, where the quotient would cancel (Cephes' coefficients).
-    let p = -5.704_988_7e-3 * z + 2.063_908_9e-2;
+    let p = -5.704_988_7e-3 * z + 2.063_909e-2;
     let p = p * z - 5.373_971_6e-2;
     let p = p * z + 1.333_144_2e-1;
     let p = p * z - 3.333_328e-1;
