@@ -238,7 +238,7 @@ fn upload_weights(
                     return Err(bad(format!("it is in {}, and no way to read it was given", link.file)));
                 };
                 let bytes = linked(weight, link).map_err(bad)?;
-                bundle.check_weight(index, &bytes)?;
+                bundle.check_weight(index, &bytes).map_err(|e| bad(format!("in {}: {e}", link.file)))?;
                 bytes
             }
         };

@@ -1,19 +1,19 @@
 //! `selvedge bench`: how fast a model, or a preset with random weights, runs.
 
-use crate::common::{DeviceArg, Size, bytes, device, out};
+use crate::common::{DeviceArg, Size, TrustArg, bytes, device, out};
 use crate::progress::Bars;
 use crate::{Error, Outcome};
 use selvedge::bench::{self, Request};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// A model folder, a shipped model's name, or a preset with random weights: digits, dit-s-2, dit-b-2, dit-l-2,
-    /// dit-xl-2, attention.
+    /// A model folder, a compiled file (its first step function is measured), a shipped model's name, or a preset with
+    /// random weights: digits, dit-s-2, dit-b-2, dit-l-2, dit-xl-2, attention.
     model: String,
-    /// Images in one forward.
-    #[arg(long, default_value_t = 1)]
-    batch: usize,
-    /// Size of the sample (latents for the dit presets).
+    /// Images in one forward; 1 if absent. A compiled file has its own.
+    #[arg(long)]
+    batch: Option<usize>,
+    /// Size of the sample (latents for the dit presets). A compiled file has its own.
     #[arg(long, value_name = "WxH")]
     size: Option<Size>,
     /// Measured forwards, after one that is not measured.
@@ -21,6 +21,8 @@ pub struct Args {
     runs: usize,
     #[command(flatten)]
     device: DeviceArg,
+    #[command(flatten)]
+    trust: TrustArg,
     /// Print one JSON object on stdout.
     #[arg(long)]
     json: bool,
@@ -32,6 +34,7 @@ pub fn run(args: &Args) -> Result<Outcome, Error> {
         batch: args.batch,
         size: args.size.map(|s| [s.height, s.width]),
         runs: args.runs,
+        trusted: args.trust.trust,
     };
     bench::check(&request)?;
     let device = device(&args.device)?;

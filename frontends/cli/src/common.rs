@@ -22,6 +22,15 @@ pub struct DeviceArg {
     pub device: String,
 }
 
+/// Whom to believe.
+#[derive(Args, Clone, Debug)]
+pub struct TrustArg {
+    /// Create the kernels of a compiled file without bounds checks and loop bounding: faster, but a file made to do harm
+    /// could; use it for files whose maker you trust.
+    #[arg(long)]
+    pub trust: bool,
+}
+
 /// Pixels of a picture, or another unit of width and height.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {

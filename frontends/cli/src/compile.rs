@@ -30,6 +30,9 @@ pub struct Args {
     /// Sampler to use instead of the model's own: ddpm, ddim, euler or heun.
     #[arg(long, value_name = "NAME")]
     sampler: Option<String>,
+    /// Leave the weights in the model's checkpoint files, which must stay as they are: the file names their places and hashes.
+    #[arg(long)]
+    link_weights: bool,
     /// Write every stage as text into this folder.
     #[arg(long, value_name = "DIR")]
     dump: Option<PathBuf>,
@@ -58,7 +61,10 @@ pub fn run(args: &Args) -> Result<Outcome, Error> {
     let source = Opened::open(&args.model)?.source(args.batch, args.sampler.as_deref())?;
     crate::generate::check_size(source.info(), args.size)?;
     let options = Options { target, dump: args.dump.clone() };
-    let compiled = source.compile(&options)?;
+    let mut compiled = source.compile(&options)?;
+    if args.link_weights {
+        compiled.link_weights(args.output.parent().unwrap_or(&args.output))?;
+    }
     let file = compiled.to_bytes()?;
     output.write(&file)?;
     let report = compiled.report();

@@ -1,6 +1,6 @@
 //! `selvedge generate`: pictures from a model.
 
-use crate::common::{DeviceArg, Size, bytes, device, out, wrong};
+use crate::common::{DeviceArg, Size, TrustArg, bytes, device, out, wrong};
 use crate::picture::{Output, grid, png};
 use crate::progress::Bars;
 use crate::{Error, Outcome};
@@ -58,6 +58,8 @@ pub struct OrderArgs {
     pub latents: Option<PathBuf>,
     #[command(flatten)]
     pub device: DeviceArg,
+    #[command(flatten)]
+    pub trust: TrustArg,
     /// Print one JSON object about the run on stdout.
     #[arg(long)]
     pub json: bool,
@@ -78,7 +80,7 @@ pub fn generate(model: &str, args: &OrderArgs, sampler: Option<&str>) -> Result<
     }
     // Whatever can be wrong with the request is found before any work is done.
     let output = Output::new(args.latents.as_ref().unwrap_or(&args.output))?;
-    let opened = Opened::open(model)?;
+    let opened = Opened::open(model)?.trusted(args.trust.trust);
     let source = opened.source(count.min(MAX_BATCH), sampler)?;
     let info = source.info().clone();
     check_size(&info, args.size)?;

@@ -1,6 +1,6 @@
 //! A checkpoint: the tensors of one or several safetensors files, by name.
 
-use crate::storage::{Entry, Storage, ir_dtype, unsupported_dtype};
+use crate::storage::{Entry, Location, Storage, ir_dtype, unsupported_dtype};
 use selvedge_ir::interp::WeightSource;
 use selvedge_ir::module::WeightDecl;
 use selvedge_ir::{DType, Diagnostic, Diagnostics, Tensor, TensorType};
@@ -92,6 +92,20 @@ impl Checkpoint {
             }
             _ => file.read(name, entry).map(|t| Cow::Owned(t.to_bytes())),
         }
+    }
+    /// Where the elements that [`Checkpoint::bytes`] gives lie on disk; `None` if they are stored in another form (or are
+    /// truth values, which other forms hold as words).
+    ///
+    /// # Errors
+    /// As [`Checkpoint::bytes`]; the tensor's file is part of the program.
+    pub fn location(&self, name: &str) -> Result<Option<Location<'_>>, Diagnostic> {
+        let (file, entry) = self.find(name).ok_or_else(|| self.missing(name))?;
+        let location = file.location(entry).ok_or_else(|| {
+            Diagnostic::new("import", format!("`{}` is part of the program: there is no file to link to", file.origin))
+                .help("shipped models are compiled with their weights embedded")
+        })?;
+        let as_stored = matches!(self.bytes(name)?, Cow::Borrowed(_)) && ir_dtype(entry.stored) != Some(DType::Bool);
+        Ok(as_stored.then_some(location))
     }
     /// A tensor as stored, in the dtype that the IR gives it.
     ///

@@ -34,6 +34,17 @@ pub struct Entry {
     range: Range<usize>,
 }
 
+/// Where a tensor's bytes lie on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Location<'a> {
+    /// The file, as it was opened.
+    pub file: &'a Path,
+    /// First byte in the file.
+    pub offset: u64,
+    /// Number of bytes.
+    pub bytes: u64,
+}
+
 impl Storage {
     /// Maps a file.
     ///
@@ -73,6 +84,16 @@ impl Storage {
             Bytes::Static(bytes) => bytes,
         };
         &all[entry.range.clone()] // in range: the header was checked against the length
+    }
+    /// Where a tensor's bytes as stored lie; `None` in a file that is part of the program.
+    pub fn location(&self, entry: &Entry) -> Option<Location<'_>> {
+        match &self.bytes {
+            Bytes::Mapped(_) => {
+                let (offset, bytes) = (entry.range.start as u64, entry.range.len() as u64);
+                Some(Location { file: Path::new(&self.origin), offset, bytes })
+            }
+            Bytes::Static(_) => None,
+        }
     }
     /// A tensor's values in the dtype that the IR gives it (see [`ir_dtype`]).
     ///

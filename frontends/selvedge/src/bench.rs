@@ -6,28 +6,35 @@ use crate::error::Error;
 use crate::event::Observer;
 use crate::flops;
 use crate::gpu::GpuSession;
+use crate::open::BundleFile;
 use crate::session::Session;
 use crate::weights::{Cached, Random, Weights};
+use selvedge_bundle::manifest::Manifest;
+use selvedge_import::SHIPPED;
 use selvedge_import::model::Architecture;
 use selvedge_ir::{DType, Diagnostic, Module, Tensor};
 use selvedge_model::ModuleBuilder;
 use selvedge_zoo::dit::{DitConfig, forward_module};
+use selvedge_zoo::program::PipelineInfo;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// What to measure.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
-    /// A preset (see [`PRESETS`]), a shipped model or a folder.
+    /// A preset (see [`PRESETS`]), a shipped model, a folder or a compiled file.
     pub model: String,
-    /// Samples in a forward.
-    pub batch: usize,
+    /// Samples in a forward; 1 if absent. Of compiled files, `forward` or the first step function is measured, as compiled.
+    pub batch: Option<usize>,
     /// Height and width of the sample (tokens for `attention`); the model's own if absent.
     pub size: Option<[usize; 2]>,
     /// Measured forwards.
     pub runs: usize,
+    /// See [`BundleFile::trusted`].
+    pub trusted: bool,
 }
 
 /// Presets with weights from [`Random`]: the published DiT sizes on 32×32 latents (as 256-pixel pictures have), and
@@ -99,7 +106,7 @@ impl Report {
 /// # Errors
 /// An unknown model, a batch or number of runs of 0, a size that the model cannot have.
 pub fn check(request: &Request) -> Result<(), Error> {
-    if request.batch == 0 || request.runs == 0 {
+    if request.batch == Some(0) || request.runs == 0 {
         return Err(Diagnostic::new("bench", "batch and runs must be 1 or more").into());
     }
     subject(request).map(|_| ())
@@ -111,40 +118,49 @@ pub fn check(request: &Request) -> Result<(), Error> {
 /// As [`check`]; device trouble.
 pub fn bench(request: &Request, device: &Device, events: &mut Observer) -> Result<Report, Error> {
     let subject = subject(request)?;
-    let flops = flops::of_function(&subject.module, FORWARD);
+    let flops = flops::of_function(&subject.module, &subject.function);
     let mut compile_ms = Vec::new();
     let mut plan = None;
-    let mut session = match device {
-        Device::Host => {
+    let mut session = match (subject.program, device) {
+        (Program::File(file), _) => {
+            if let Device::Gpu(_) = device {
+                plan = plan_facts(&file.manifest()?, &subject.function);
+            }
             let started = Instant::now();
-            let session = compile::session(subject.module.clone(), subject.weights, Value::Null, device, events)?;
+            let session = file.session(device, events)?;
+            compile_ms.push(("load".to_string(), ms(started)));
+            session
+        }
+        (Program::Weights(weights), Device::Host) => {
+            let started = Instant::now();
+            let session = compile::session(subject.module.clone(), weights, Value::Null, device, events)?;
             compile_ms.push(("passes".to_string(), ms(started)));
             session
         }
-        Device::Gpu(gpu) => {
+        (Program::Weights(weights), Device::Gpu(gpu)) => {
             let options = Options::new(gpu.target());
-            let compiled = compile::compile(subject.module.clone(), subject.weights, Value::Null, &options)?;
+            let compiled = compile::compile(subject.module.clone(), weights, Value::Null, &options)?;
             let report = compiled.report();
             compile_ms.extend(report.stages.iter().map(|(name, t)| (name.clone(), t.as_secs_f64() * 1e3)));
-            let (dispatches, pipelines) = (report.dispatches, report.kernels);
-            plan = Some(PlanFacts { dispatches, pipelines, peak_bytes: report.peak_bytes });
+            plan = plan_facts(compiled.manifest(), &subject.function);
             let started = Instant::now();
-            let session = Session::gpu(GpuSession::load(gpu, &compiled.bundle()?, true, events)?);
+            let session = Session::gpu(GpuSession::load(gpu, &compiled.bundle()?, &Default::default(), true, events)?);
             compile_ms.push(("load".to_string(), ms(started)));
             session
         }
     };
-    let inputs = inputs(&subject.module)?;
+    let function = subject.function.as_str();
+    let inputs = inputs(&subject.module, function)?;
     let started = Instant::now();
-    session.call(FORWARD, &inputs)?;
+    session.call(function, &inputs)?;
     let first_run_ms = ms(started);
-    let mut samples = session.time(FORWARD, &inputs, request.runs)?;
+    let mut samples = session.time(function, &inputs, request.runs)?;
     samples.sort_by(f64::total_cmp);
     let at = |q: f64| samples[((samples.len() - 1) as f64 * q).round() as usize];
     let median_ms = at(0.5);
     Ok(Report {
         model: request.model.clone(),
-        batch: request.batch,
+        batch: subject.batch,
         size: format!("{}x{}", subject.size[1], subject.size[0]),
         device: device.name(),
         driver: device.driver(),
@@ -164,15 +180,35 @@ const FORWARD: &str = "forward";
 
 struct Subject {
     module: Module,
-    weights: Weights,
+    /// The function that is measured.
+    function: String,
+    program: Program,
+    batch: usize,
+    /// Height and width.
     size: [usize; 2],
 }
 
+/// Where a session comes from.
+enum Program {
+    /// The module, compiled with these weights.
+    Weights(Weights),
+    /// A compiled file.
+    File(BundleFile),
+}
+
 fn subject(request: &Request) -> Result<Subject, Error> {
+    if !SHIPPED.contains(&request.model.as_str()) && Path::new(&request.model).is_file() {
+        return compiled(request);
+    }
     let random: Weights = Arc::new(Cached::new(Random::default()));
+    let batch = request.batch.unwrap_or(1);
+    let of = |module, weights, size| {
+        let (function, program) = (FORWARD.to_string(), Program::Weights(weights));
+        Subject { module, function, program, batch, size }
+    };
     if request.model == "attention" {
         let size = request.size.unwrap_or([32, 32]);
-        return Ok(Subject { module: attention(request.batch, size[0] * size[1])?, weights: random, size });
+        return Ok(of(attention(batch, size[0] * size[1])?, random, size));
     }
     let (config, weights, stored) = match DitConfig::preset(&request.model) {
         Some(config) => (config, random, None),
@@ -191,8 +227,26 @@ fn subject(request: &Request) -> Result<Subject, Error> {
             .into());
     }
     let stored = move |name: &str| stored.as_ref().and_then(|s| s(name));
-    let module = forward_module(&config, request.batch, (size[0], size[1]), stored)?;
-    Ok(Subject { module, weights, size })
+    let module = forward_module(&config, batch, (size[0], size[1]), stored)?;
+    Ok(of(module, weights, size))
+}
+
+/// A compiled file: `forward`, or the first step of its sampling program.
+fn compiled(request: &Request) -> Result<Subject, Error> {
+    let mut file = BundleFile::open(Path::new(&request.model))?;
+    file.trusted = request.trusted;
+    file.linked()?; // a file that is missing is found before a device is opened
+    let module = file.module()?;
+    let step = module.schedule.steps.iter().flat_map(|s| &s.functions).next();
+    let function = step.map_or(FORWARD, String::as_str).to_string();
+    let info = serde_json::from_value::<PipelineInfo>(file.manifest()?.pipeline).ok();
+    let (batch, size) = info.map_or((1, [0, 0]), |i| (i.batch, [i.latent_shape[1], i.latent_shape[2]]));
+    if request.batch.is_some_and(|b| b != batch) || request.size.is_some_and(|s| s != size) {
+        let what = Diagnostic::new("bench", format!("`{}` is compiled for one batch and size", file.path));
+        let own = format!("batch {batch}, size {}x{}", size[1], size[0]);
+        return Err(what.expected_found(own, "another").help("measure the model's folder instead").into());
+    }
+    Ok(Subject { module, function, program: Program::File(file), batch, size })
 }
 
 /// If it is no folder either, the presets are what was meant.
@@ -216,8 +270,10 @@ fn attention(batch: usize, tokens: usize) -> Result<Module, Error> {
 }
 
 /// Inputs from [`Random`]: floats uniform in [−1, 1), labels below 8.
-fn inputs(module: &Module) -> Result<BTreeMap<String, Tensor>, Error> {
-    let function = module.function(FORWARD).ok_or_else(|| Diagnostic::new("bench", "the module has no `forward`"))?;
+fn inputs(module: &Module, function: &str) -> Result<BTreeMap<String, Tensor>, Error> {
+    let function = module
+        .function(function)
+        .ok_or_else(|| Diagnostic::new("bench", format!("the module has no function `{function}`")))?;
     let random = Random::default();
     let all = function.params().into_iter().map(|(name, id)| {
         let tensor = random.scaled(&format!("input {name}"), function.ty(id), 1.0);
@@ -225,6 +281,15 @@ fn inputs(module: &Module) -> Result<BTreeMap<String, Tensor>, Error> {
         Ok((name.to_string(), tensor.ok_or_else(symbols)?))
     });
     all.collect()
+}
+
+/// Facts of a function of the first plan.
+fn plan_facts(manifest: &Manifest, function: &str) -> Option<PlanFacts> {
+    let plan = manifest.plans.first()?;
+    let dispatches = &plan.functions.iter().find(|f| f.name == function)?.dispatches;
+    let kernels: BTreeSet<&str> =
+        dispatches.iter().map(|d| manifest.kernels[d.kernel as usize].hash.as_str()).collect();
+    Some(PlanFacts { dispatches: dispatches.len(), pipelines: kernels.len(), peak_bytes: plan.peak_bytes() })
 }
 
 fn ms(started: Instant) -> f64 {

@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::event::Observer;
 use crate::explain;
 use crate::gpu::GpuSession;
+use crate::link;
 use crate::session::Session;
 use crate::target::Target;
 use crate::weights::{Weights, bundle_bytes};
@@ -17,7 +18,7 @@ use selvedge_zoo::program::PipelineInfo;
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How to compile.
@@ -96,6 +97,21 @@ impl Compiled {
             peak_bytes: self.manifest.plans.iter().map(|p| p.peak_bytes()).max().unwrap_or(0),
             stages: self.stages.clone(),
         }
+    }
+    /// Leaves the weights in their checkpoint: the artefact, which is to be written into `folder`, names file, offset, bytes
+    /// and hash of each. Weights that the checkpoint stores in another form stay embedded.
+    ///
+    /// # Errors
+    /// Weights that come from no file, such as those of shipped models.
+    pub fn link_weights(&mut self, folder: &Path) -> Result<(), Error> {
+        for (weight, index) in self.manifest.weights.iter_mut().zip(0u32..) {
+            if self.constants.contains_key(&index) {
+                continue;
+            }
+            let location = self.weights.location(&weight.name, declared(&self.module, &weight.name)?)?;
+            weight.link = location.map(|l| link::link(&l, folder)).transpose()?;
+        }
+        Ok(())
     }
     /// The artefact in memory; weights are borrowed where their source allows it.
     ///
@@ -196,7 +212,7 @@ pub fn session(
         }
         Device::Gpu(gpu) => {
             let compiled = compile(module, weights, pipeline, &Options::new(gpu.target()))?;
-            Ok(Session::gpu(GpuSession::load(gpu, &compiled.bundle()?, true, events)?))
+            Ok(Session::gpu(GpuSession::load(gpu, &compiled.bundle()?, &Default::default(), true, events)?))
         }
     }
 }

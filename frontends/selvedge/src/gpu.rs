@@ -2,7 +2,9 @@
 
 use crate::error::Error;
 use crate::event::{Event, Observer};
+use crate::link::LinkedFiles;
 use selvedge_bundle::Bundle;
+use selvedge_bundle::manifest::{Link, Weight};
 use selvedge_codegen::target::{Subgroups, Target};
 use selvedge_ir::interp::{Run, RunOutput};
 use selvedge_ir::{DType, Data, Diagnostic, Tensor, TensorType};
@@ -10,6 +12,7 @@ use selvedge_runtime::{
     DeviceChoice, DeviceFacts, ErrorKind, HostData, HostTensor, LoadOptions, Progress, RunRequest, RuntimeError, Stage,
     Tensors,
 };
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -58,15 +61,23 @@ pub fn target(facts: &DeviceFacts) -> Target {
 pub struct GpuSession(selvedge_runtime::Session);
 
 impl GpuSession {
-    /// Loads the first plan of a bundle. `trusted`: this process emitted its kernels.
+    /// Loads the first plan of a bundle; `linked` are the files of its links. `trusted`: this process emitted its kernels,
+    /// or the user takes the word of who did; they run without bounds checks and loop bounding.
     ///
     /// # Errors
     /// The adapter lacks what the bundle needs, a weight is damaged, device trouble.
-    pub fn load(gpu: &Gpu, bundle: &Bundle<'_>, trusted: bool, events: &mut Observer) -> Result<GpuSession, Error> {
+    pub fn load(
+        gpu: &Gpu,
+        bundle: &Bundle<'_>,
+        linked: &LinkedFiles,
+        trusted: bool,
+        events: &mut Observer,
+    ) -> Result<GpuSession, Error> {
         if let Some(plan) = bundle.manifest().plans.first() {
             events(Event::Peak(plan.peak_bytes()));
         }
-        let options = LoadOptions { trusted, warm_up: true, linked: None };
+        let read = |_: &Weight, link: &Link| linked.bytes(link).map(Cow::Borrowed).map_err(|e| e.to_string());
+        let options = LoadOptions { trusted, warm_up: true, linked: Some(&read) };
         let mut progress = |p: Progress| {
             events(match p.stage {
                 Stage::Weights => Event::Upload { done: p.done, total: p.total },

@@ -76,7 +76,13 @@ fn plan(batch: usize, report: &Report) -> Value {
 }
 
 fn inspect_bundle(file: &BundleFile) -> Result<Value, Error> {
-    let manifest = file.manifest()?;
+    let (bundle, linked) = (file.bundle()?, file.linked()?);
+    let manifest = bundle.manifest();
+    for (i, weight) in manifest.weights.iter().enumerate() {
+        if let Some(link) = &weight.link {
+            linked.checked(&bundle, i, link)?;
+        }
+    }
     let bits = |dtype: &str| selvedge_bundle::element_bytes(dtype).unwrap_or(0) * 8;
     let tensors = manifest.weights.iter().map(|w| (w.dtype.clone(), w.shape.iter().product(), bits(&w.dtype)));
     let hashes: BTreeSet<&str> = manifest.kernels.iter().map(|k| k.hash.as_str()).collect();
@@ -90,8 +96,9 @@ fn inspect_bundle(file: &BundleFile) -> Result<Value, Error> {
         },
         "weights": facts(tensors),
         "linked_weights": manifest.weights.iter().filter(|w| w.link.is_some()).count(),
+        "linked_files": linked.paths().map(|p| p.display().to_string()).collect::<Vec<_>>(),
         "kernels": hashes.len(),
-        "plans": plans(&manifest),
+        "plans": plans(manifest),
         "pipeline": manifest.pipeline,
     }))
 }

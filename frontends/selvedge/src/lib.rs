@@ -52,6 +52,7 @@ pub mod target;
 pub mod device;
 pub mod gpu;
 pub mod host;
+pub mod link;
 pub mod session;
 pub mod weights;
 

@@ -5,12 +5,13 @@ use crate::device::Device;
 use crate::error::Error;
 use crate::event::Observer;
 use crate::gpu::GpuSession;
+use crate::link::LinkedFiles;
 use crate::session::Session;
 use crate::weights::{self, Cached, Weights};
 use selvedge_bundle::Bundle;
 use selvedge_bundle::manifest::Manifest;
 use selvedge_import::{LoadedModel, MappedFile, ProgramOptions, SHIPPED};
-use selvedge_ir::Diagnostic;
+use selvedge_ir::{Diagnostic, Module};
 use selvedge_zoo::program::{PipelineInfo, Program};
 use selvedge_zoo::samplers::{Ddim, FlowMethod, Gaussian, GaussianMethod, RectifiedFlow, Sampler};
 use std::path::Path;
@@ -28,6 +29,8 @@ pub enum Opened {
 pub struct BundleFile {
     /// Its name, for messages.
     pub path: String,
+    /// The user takes its maker's word: its kernels run without bounds checks and loop bounding (they do not by default).
+    pub trusted: bool,
     bytes: MappedFile,
 }
 
@@ -61,6 +64,13 @@ impl Opened {
         }
         Ok(Opened::Model(Box::new(selvedge_import::load(name)?)))
     }
+    /// The same with [`BundleFile::trusted`]; kernels of other models are made here and need no trust.
+    pub fn trusted(mut self, trusted: bool) -> Opened {
+        if let Opened::Bundle(file) = &mut self {
+            file.trusted = trusted;
+        }
+        self
+    }
     /// Its sampling program for `batch` images. A compiled file has its own batch.
     ///
     /// # Errors
@@ -78,6 +88,7 @@ impl Opened {
                     let what = Diagnostic::new("sampler", format!("`{}` is compiled with its sampler", file.path));
                     return Err(what.help("choose the sampler when compiling").into());
                 }
+                file.linked()?; // a file that is missing is found before a device is opened
                 let info = file.manifest()?.pipeline;
                 let info = serde_json::from_value(info).map_err(|_| {
                     Diagnostic::new("bundle", format!("`{}` holds no sampling program", file.path))
@@ -131,7 +142,7 @@ impl BundleFile {
     pub fn open(path: &Path) -> Result<BundleFile, Error> {
         let bytes = MappedFile::open(path)
             .map_err(|e| Diagnostic::new("bundle", format!("cannot read `{}`: {e}", path.display())))?;
-        let file = BundleFile { path: path.display().to_string(), bytes };
+        let file = BundleFile { path: path.display().to_string(), trusted: false, bytes };
         file.bundle()?;
         Ok(file)
     }
@@ -149,6 +160,32 @@ impl BundleFile {
     /// As [`BundleFile::open`].
     pub fn manifest(&self) -> Result<Manifest, Error> {
         Ok(self.bundle()?.manifest().clone())
+    }
+    /// The checkpoint files that it links to; none if its weights are embedded.
+    ///
+    /// # Errors
+    /// As [`BundleFile::open`]; a linked file that is missing.
+    pub fn linked(&self) -> Result<LinkedFiles, Error> {
+        let folder = Path::new(&self.path).parent().unwrap_or(Path::new(""));
+        Ok(LinkedFiles::open(self.bundle()?.manifest(), folder)?)
+    }
+    /// Its module.
+    ///
+    /// # Errors
+    /// As [`BundleFile::open`]; a module of another version of the text form.
+    pub fn module(&self) -> Result<Module, Error> {
+        crate::text::parse(&self.path, self.bundle()?.module().to_string())
+    }
+    /// Makes it ready on a device.
+    ///
+    /// # Errors
+    /// The device lacks what it needs, weights are damaged or missing, device trouble.
+    pub fn session(&self, device: &Device, events: &mut Observer) -> Result<Session, Error> {
+        let (bundle, linked) = (self.bundle()?, self.linked()?);
+        match device {
+            Device::Gpu(gpu) => Ok(Session::gpu(GpuSession::load(gpu, &bundle, &linked, self.trusted, events)?)),
+            Device::Host => Ok(Session::host(self.module()?, Arc::new(weights::of_bundle(&bundle, &linked)?))),
+        }
     }
 }
 
@@ -188,16 +225,7 @@ impl Source {
                 device,
                 events,
             ),
-            Source::Bundle { file, .. } => {
-                let bundle = file.bundle()?;
-                match device {
-                    Device::Gpu(gpu) => Ok(Session::gpu(GpuSession::load(gpu, &bundle, false, events)?)),
-                    Device::Host => {
-                        let module = crate::text::parse(&file.path, bundle.module().to_string())?;
-                        Ok(Session::host(module, Arc::new(weights::of_bundle(&bundle)?)))
-                    }
-                }
-            }
+            Source::Bundle { file, .. } => file.session(device, events),
         }
     }
 }

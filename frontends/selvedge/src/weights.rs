@@ -1,8 +1,10 @@
 //! Sources of weights: kept in memory, random, or in a compiled file.
 
+use crate::link::LinkedFiles;
 use rayon::prelude::*;
 use selvedge_bundle::{Bundle, WeightBytes};
 use selvedge_import::Checkpoint;
+use selvedge_import::storage::Location;
 use selvedge_ir::dtype::Class;
 use selvedge_ir::interp::WeightSource;
 use selvedge_ir::{DType, Data, Diagnostic, Tensor, TensorType};
@@ -20,6 +22,13 @@ pub trait Stored: WeightSource + Send + Sync {
     fn bytes(&self, name: &str, ty: &TensorType) -> Result<Cow<'_, [u8]>, Diagnostic> {
         Ok(Cow::Owned(self.weight(name, ty)?.to_bytes()))
     }
+    /// Where those bytes lie on disk; `None` if the file has them in another form.
+    ///
+    /// # Errors
+    /// This source has no file for the weight.
+    fn location(&self, name: &str, _ty: &TensorType) -> Result<Option<Location<'_>>, Diagnostic> {
+        Err(Diagnostic::new("link", format!("weight `{name}` is in no checkpoint file")))
+    }
 }
 
 /// Shared weights.
@@ -34,10 +43,18 @@ impl Stored for Checkpoint {
         }
         Ok(Cow::Owned(self.weight(name, ty)?.to_bytes()))
     }
+    fn location(&self, name: &str, ty: &TensorType) -> Result<Option<Location<'_>>, Diagnostic> {
+        let location = Checkpoint::location(self, name)?;
+        let as_stored = self.dtype(name) == Some(ty.dtype) && self.shape(name).map(<[usize]>::to_vec) == ty.shape.get();
+        Ok(location.filter(|_| as_stored))
+    }
 }
 impl<S: Stored> Stored for Cached<S> {
     fn bytes(&self, name: &str, ty: &TensorType) -> Result<Cow<'_, [u8]>, Diagnostic> {
         self.source.bytes(name, ty)
+    }
+    fn location(&self, name: &str, ty: &TensorType) -> Result<Option<Location<'_>>, Diagnostic> {
+        self.source.location(name, ty)
     }
 }
 
@@ -142,19 +159,17 @@ impl WeightSource for Random {
     }
 }
 
-/// The weights that a bundle holds, decoded.
+/// The weights of a bundle, decoded; `linked` are the files of its links.
 ///
 /// # Errors
-/// A weight that was changed, of an unknown dtype, or left in a checkpoint.
-pub fn of_bundle(bundle: &Bundle<'_>) -> Result<BTreeMap<String, Arc<Tensor>>, Diagnostic> {
+/// A weight that was changed, or is of an unknown dtype.
+pub fn of_bundle(bundle: &Bundle<'_>, linked: &LinkedFiles) -> Result<BTreeMap<String, Arc<Tensor>>, Diagnostic> {
     let mut all = BTreeMap::new();
     for (i, weight) in bundle.manifest().weights.iter().enumerate() {
         let bad = |e: String| Diagnostic::new("bundle", format!("weight `{}`: {e}", weight.name));
         let bytes = match bundle.weight(i).map_err(|e| bad(e.to_string()))? {
             WeightBytes::Here(bytes) => bytes,
-            WeightBytes::Linked(link) => {
-                return Err(bad(format!("it was left in `{}`", link.file)).help("compile without linked weights"));
-            }
+            WeightBytes::Linked(link) => linked.checked(bundle, i, link)?,
         };
         let dtype = DType::plain(&weight.dtype).ok_or_else(|| bad(format!("unknown dtype `{}`", weight.dtype)))?;
         let sizes: Vec<usize> = weight.shape.iter().map(|&n| n as usize).collect();
