@@ -122,7 +122,11 @@ fn left(module: &Module, counts: &[(String, usize)]) -> Result<(), String> {
 
 /// Runs every function whose types have no symbols.
 fn run(case: &Case, before: &Module, after: &Module, device: Option<&str>) -> Result<(), String> {
-    let runner = device.map(|name| find(name).ok_or_else(|| format!("no runner `{name}`"))).transpose()?;
+    let runner = device
+        .map(|name| {
+            find(name).ok_or_else(|| format!("no runner `{name}` (`gpu` needs a driver: scripts/setup installs one)"))
+        })
+        .transpose()?;
     for function in before.functions.iter().filter(|f| has_numbers_only(f)) {
         let given = case.given.get(&function.name).cloned().unwrap_or_default();
         run_function(before, after, function, &given, runner.as_deref())
