@@ -16,6 +16,7 @@ use crate::func::{Call, CallId, Def, Function, Return, Target, Value, ValueId};
 use crate::lex::{Kind, lex};
 use crate::module::{Module, StateDecl, WeightDecl};
 use crate::ops::{Input, Op, OpKind};
+use crate::scalar::Body;
 use crate::shape::TensorType;
 use cursor::Cursor;
 use std::collections::HashMap;
@@ -34,6 +35,21 @@ pub fn parse(text: &str) -> Result<Module, Diagnostics> {
     errors.append(&mut parser.errors);
     errors.sort_by_key(|d| d.place);
     if errors.is_empty() { Ok(parser.module) } else { Err(Diagnostics(errors)) }
+}
+
+/// Parses a scalar body alone, as in `{x| x * sigmoid(x)}`.
+///
+/// # Errors
+/// The first error, with its place in the text.
+pub fn body(text: &str) -> Result<Body, Diagnostic> {
+    let (tokens, errors) = lex(text);
+    if let Some(error) = errors.into_iter().next() {
+        return Err(error);
+    }
+    let mut cursor = Cursor::new(text, &tokens);
+    let body = cursor.body()?;
+    cursor.line_end()?;
+    Ok(body)
 }
 
 struct Parser<'a> {

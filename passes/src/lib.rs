@@ -10,6 +10,8 @@ mod fold_constants;
 mod inline_calls;
 mod pipeline;
 mod rebuild;
+pub mod rules;
+pub mod saturate;
 mod specialize;
 
 pub use canonicalize::Canonicalize;

@@ -14,6 +14,8 @@ pub enum Command {
     Verify,
     /// A pass; what follows concerns the changed module.
     Pass(String),
+    /// A rewrite rule, applied wherever it applies until it does not, and nothing else.
+    Rule(String),
     /// Its printed form is the expected output.
     Print,
     /// Operators of these names are left so many times, over all functions.
@@ -155,6 +157,7 @@ fn command(word: &str, rest: &str) -> Option<Command> {
         "parse" => Command::Parse,
         "verify" => Command::Verify,
         "print" => Command::Print,
+        "rule" => Command::Rule(rest.trim().to_string()),
         "pass" => Command::Pass(rest.trim().to_string()),
         "run" if words().next() == Some("interp") => Command::Run(words().skip(1).map(str::to_string).collect()),
         "left" => {

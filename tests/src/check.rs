@@ -29,6 +29,11 @@ pub fn check(case: &Case, device: Option<&str>) -> Result<(), String> {
                 round_trip(&module)?;
                 verify(&module).map_err(|e| format!("after pass {name}:\n{e}\n{}", print(&module)))?;
             }
+            Command::Rule(name) => {
+                module = crate::passes::rule(name, &module)?;
+                round_trip(&module)?;
+                verify(&module).map_err(|e| format!("after rule {name}:\n{e}\n{}", print(&module)))?;
+            }
             Command::Print => output.push_str(&print(&module)),
             Command::Left(counts) => left(&module, counts)?,
             Command::Run(_) => run(case, &before, &module, device)?,

@@ -1,6 +1,7 @@
 //! Passes by name, for `//! pass NAME`.
 
 use selvedge_ir::Module;
+use selvedge_passes::saturate::exhaust;
 use selvedge_passes::{Options, passes, pipeline};
 use std::collections::BTreeMap;
 
@@ -27,6 +28,26 @@ pub fn run(command: &str, module: &Module) -> Result<Module, String> {
         return Err(format!("there is no pass `{name}`; there are {}", names.join(", ")));
     };
     pass.run(module.clone()).map_err(|d| d.to_string())
+}
+
+/// Applications of one rule in a file test; a rule that goes on is caught by its expectation.
+const MOST_STEPS: usize = 64;
+
+/// Applies one rewrite rule, and nothing else, wherever it applies.
+///
+/// # Errors
+/// There is no such rule, or it is at fault.
+pub fn rule(name: &str, module: &Module) -> Result<Module, String> {
+    let rules = selvedge_passes::rules::all();
+    let rule = rules.iter().find(|r| r.name == name).ok_or_else(|| {
+        let names: Vec<&str> = rules.iter().map(|r| r.name).collect();
+        format!("there is no rule `{name}`; there are {}", names.join(", "))
+    })?;
+    let mut module = module.clone();
+    for function in &mut module.functions {
+        *function = exhaust(function, rule, MOST_STEPS).map_err(|d| d.to_string())?;
+    }
+    Ok(module)
 }
 
 /// The names of all passes.
