@@ -65,10 +65,8 @@ impl Analysis<Node> for Facts {
         match (to, from) {
             (Fact::Tensor(a), Fact::Tensor(b)) if a.ty == b.ty => {
                 let (splat, binding) = (a.splat.or(b.splat), a.binding.min(b.binding));
-                let merged = DidMerge(
-                    splat != a.splat || binding != a.binding,
-                    splat != b.splat || binding != b.binding,
-                );
+                let merged =
+                    DidMerge(splat != a.splat || binding != a.binding, splat != b.splat || binding != b.binding);
                 (a.splat, a.binding) = (splat, binding);
                 merged
             }

@@ -213,7 +213,14 @@ impl Rule {
         left: impl Fn(Classes, Id, &Op, &[Id]) -> Vec<Bindings> + Send + Sync + 'static,
         right: impl Fn(&Match) -> Result<Term, Refusal> + Send + Sync + 'static,
     ) -> Rule {
-        Rule { name, law, phase, skips_rounding: false, left: Left::Custom(root, Arc::new(left)), right: Arc::new(right) }
+        Rule {
+            name,
+            law,
+            phase,
+            skips_rounding: false,
+            left: Left::Custom(root, Arc::new(left)),
+            right: Arc::new(right),
+        }
     }
     /// Declares that the right side leaves out a rounding.
     pub fn skipping_a_rounding(mut self) -> Rule {
