@@ -35,4 +35,23 @@ pub trait Pass {
     /// # Errors
     /// What in the module cannot be handled, with its place.
     fn run(&self, module: Module) -> Result<Module, Diagnostic>;
+    /// As [`Pass::run`]; what there is to tell besides goes to `notes`.
+    ///
+    /// # Errors
+    /// As [`Pass::run`].
+    fn run_noting(&self, module: Module, notes: &mut Notes) -> Result<Module, Diagnostic> {
+        let _ = notes;
+        self.run(module)
+    }
+}
+
+/// What passes tell besides the module.
+#[derive(Clone, Debug, Default)]
+pub struct Notes {
+    /// What saturation did to each function.
+    pub saturation: Vec<saturate::FunctionReport>,
+    /// For each of those functions, the programs next to the best one by cost.
+    pub next_best: Vec<Vec<selvedge_ir::Function>>,
+    /// Lines for people.
+    pub lines: Vec<String>,
 }

@@ -26,7 +26,6 @@ pub fn add(graph: &mut Graph, op: &Op, operands: &[Id]) -> Id {
 }
 
 /// Adds a term to a graph; nodes that were not there go to `new`.
-#[allow(dead_code)] // the driver's
 pub fn add_term(graph: &mut Graph, term: &Term, new: &mut Vec<Node>) -> Id {
     match term {
         Term::Class(id) => graph.find(*id),
@@ -81,11 +80,16 @@ pub trait Choice {
     fn label(&self, class: Id) -> Label;
 }
 
-/// Writes a function from chosen terms. Parameters stay as they are, calls keep their order.
+/// Writes a function from chosen terms. Parameters stay as they are, calls keep their order. Also says which value
+/// stands for each class.
 ///
 /// # Errors
 /// A class without a term, or one that depends on itself: a fault of extraction.
-pub fn decode(function: &Function, encoded: &Encoded, choice: &dyn Choice) -> Result<Function, Diagnostic> {
+pub fn decode(
+    function: &Function,
+    encoded: &Encoded,
+    choice: &dyn Choice,
+) -> Result<(Function, BTreeMap<Id, ValueId>), Diagnostic> {
     let mut writer = Writer {
         function,
         encoded,
@@ -119,7 +123,7 @@ pub fn decode(function: &Function, encoded: &Encoded, choice: &dyn Choice) -> Re
             Target::State(name) => writer.to.write_state(name.clone(), value),
         }
     }
-    Ok(writer.to.finish())
+    Ok((writer.to.finish(), writer.done))
 }
 
 struct Writer<'a> {

@@ -175,7 +175,6 @@ impl fmt::Debug for Rule {
 pub(super) struct Found {
     pub root: Id,
     pub bound: Bindings,
-    #[allow(dead_code)] // the driver's
     pub left: Vec<Node>,
 }
 

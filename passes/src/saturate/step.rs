@@ -90,7 +90,7 @@ pub(super) fn replaced(
         return Ok(None);
     }
     let choice = Replaced { encoded, labels, root, term };
-    decode(function, encoded, &choice).map(Some)
+    decode(function, encoded, &choice).map(|(f, _)| Some(f))
 }
 
 fn contains(encoded: &Encoded, term: &Term, root: Id) -> bool {

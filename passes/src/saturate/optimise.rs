@@ -1,0 +1,231 @@
+//! Functions and modules made better: saturated and extracted, or rewritten greedily.
+
+use super::analysis::Classes;
+use super::cost::{self, Rates};
+use super::encode::{Choice, Encoded, Label, decode, node_term};
+use super::extract::{Alt, Chosen, Extraction, Space};
+use super::greedy::greedy;
+use super::origin::Origins;
+use super::report::{Alternative, FunctionReport, Reason};
+use super::rule::{Rule, Term};
+use super::run::{Limits, Saturated, saturate};
+use crate::{Notes, Pass, rules};
+use egg::Id;
+use selvedge_ir::attr::Attr;
+use selvedge_ir::{Diagnostic, Function, Module, Op, ValueId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+/// Plans that are kept of each function, the best included.
+pub const BEST: usize = 4;
+/// Alternatives of a value that a report lists.
+const MOST_ALTERNATIVES: usize = 6;
+
+/// How rules are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Strategy {
+    /// In one e-graph, from which the cheapest program is taken.
+    #[default]
+    Saturate,
+    /// One after another, each where it does not make the program dearer.
+    Greedy,
+}
+
+/// The pass.
+#[derive(Clone, Debug)]
+pub struct Saturate {
+    /// The laws.
+    pub rules: Vec<Rule>,
+    /// What the cost model knows of the device.
+    pub rates: Rates,
+    /// Limits that shape results.
+    pub limits: Limits,
+    /// How the rules are used.
+    pub strategy: Strategy,
+}
+
+impl Saturate {
+    /// All rules, for a device.
+    pub fn new(rates: Rates, strategy: Strategy) -> Saturate {
+        Saturate { rules: rules::all(), rates, limits: Limits::default(), strategy }
+    }
+    /// One function: the best program, what was done, and the programs next to the best (best first, without it).
+    ///
+    /// # Errors
+    /// A fault of a rule, or the time for an abort is over.
+    pub fn function(&self, function: &Function) -> Result<(Function, FunctionReport, Vec<Function>), Diagnostic> {
+        match self.strategy {
+            Strategy::Saturate => self.saturated(function),
+            Strategy::Greedy => self.greedy(function),
+        }
+    }
+
+    fn saturated(&self, function: &Function) -> Result<(Function, FunctionReport, Vec<Function>), Diagnostic> {
+        let started = Instant::now();
+        let Saturated { encoded, applications, rules: reports, rounds, stopped } =
+            saturate(function, &self.rules, &self.limits)?;
+        let saturated = started.elapsed();
+        let started = Instant::now();
+        let mut space = Space::new(function, &encoded, &self.rates);
+        let fault = || Diagnostic::new("saturate internal", format!("@{} has no program", function.name));
+        let found = space.extract(function, &encoded).ok_or_else(fault)?;
+        let origins = Origins::new(function, &encoded, &applications);
+        let write = |chosen: &Chosen| {
+            let choice = Extracted { space: &space, chosen, encoded: &encoded, origins: &origins };
+            let (mut function, values) = decode(function, &encoded, &choice)?;
+            name_all(&mut function);
+            Ok::<_, Diagnostic>((function, values))
+        };
+        let (best, values) = write(&found.best)?;
+        let kept = found.best(BEST);
+        let others = kept.iter().skip(1).map(|c| write(c).map(|(f, _)| f)).collect::<Result<_, _>>()?;
+        let before = cost::of_function(function, &self.rates);
+        let report = FunctionReport {
+            name: function.name.clone(),
+            nodes: encoded.graph.total_size(),
+            classes: encoded.graph.number_of_classes(),
+            rounds,
+            stopped,
+            rules: reports,
+            seconds_before: before.seconds,
+            seconds_after: found.best.seconds,
+            kernels: (before.kernels.len(), found.best.kernels),
+            best: kept.iter().map(|c| c.seconds).collect(),
+            reasons: self.reasons(&best, &values, &space, &found, &origins),
+            time: (saturated, started.elapsed()),
+        };
+        Ok((best, report, others))
+    }
+
+    fn greedy(&self, function: &Function) -> Result<(Function, FunctionReport, Vec<Function>), Diagnostic> {
+        let started = Instant::now();
+        let (mut best, rules) = greedy(function, &self.rules, &self.rates)?;
+        name_all(&mut best);
+        let before = cost::of_function(function, &self.rates);
+        let after = cost::of_function(&best, &self.rates);
+        let report = FunctionReport {
+            name: function.name.clone(),
+            nodes: best.values.len(),
+            classes: best.values.len(),
+            rounds: rules.iter().map(|r| r.applied).sum(),
+            stopped: None,
+            rules,
+            seconds_before: before.seconds,
+            seconds_after: after.seconds,
+            kernels: (before.kernels.len(), after.kernels.len()),
+            best: vec![after.seconds],
+            reasons: Vec::new(),
+            time: (started.elapsed(), Duration::ZERO),
+        };
+        Ok((best, report, Vec::new()))
+    }
+
+    /// Why each value of the best program is what it is.
+    fn reasons(
+        &self,
+        best: &Function,
+        values: &BTreeMap<Id, ValueId>,
+        space: &Space,
+        found: &Extraction,
+        origins: &Origins,
+    ) -> Vec<Reason> {
+        let mut others: BTreeMap<usize, Vec<Alternative>> = BTreeMap::new();
+        for trial in &found.trials {
+            let alt = &space.alts[trial.class][trial.alt];
+            let term = alt.op.as_ref().map_or_else(String::new, term_text);
+            let seconds = trial.chosen.as_ref().map(|c| c.seconds);
+            others.entry(trial.class).or_default().push(Alternative { term, seconds });
+        }
+        let mut reasons = Vec::new();
+        for &class in &found.best.order {
+            let alt = &space.alts[class][found.best.alts[class]];
+            let Some(value) = values.get(&space.ids[class]) else { continue };
+            let mut alternatives = others.remove(&class).unwrap_or_default();
+            alternatives.sort_by(|a, b| {
+                let key = |x: &Alternative| x.seconds.unwrap_or(f64::INFINITY);
+                key(a).total_cmp(&key(b)).then_with(|| a.term.cmp(&b.term))
+            });
+            alternatives.truncate(MOST_ALTERNATIVES);
+            let chain: Vec<&'static str> = origins.chain(&alt.node).iter().map(|r| self.rules[*r].name).collect();
+            if !chain.is_empty() || !alternatives.is_empty() {
+                let value = best.value(*value).name.clone().unwrap_or_default();
+                reasons.push(Reason { value, chain, alternatives });
+            }
+        }
+        reasons
+    }
+}
+
+impl Pass for Saturate {
+    fn name(&self) -> &'static str {
+        "saturate"
+    }
+    fn summary(&self) -> &'static str {
+        "rewrites each function by the rules, and keeps the cheapest program"
+    }
+    fn run(&self, module: Module) -> Result<Module, Diagnostic> {
+        self.run_noting(module, &mut Notes::default())
+    }
+    fn run_noting(&self, mut module: Module, notes: &mut Notes) -> Result<Module, Diagnostic> {
+        for function in &mut module.functions {
+            let (best, report, others) = self.function(function)?;
+            *function = best;
+            notes.saturation.push(report);
+            notes.next_best.push(others);
+        }
+        Ok(module)
+    }
+}
+
+/// An operator with its attributes, as text.
+fn term_text(op: &Op) -> String {
+    let attributes = op.kind().attributes().iter().zip(op.attrs());
+    let shown = attributes.filter(|(_, a)| !matches!(a, Attr::Type(_) | Attr::Data(_)));
+    let text: Vec<String> = shown.map(|((name, _, _), a)| format!(" {name}={a}")).collect();
+    format!("{}{}", op.kind().text(), text.concat())
+}
+
+/// Gives every value a name of its own, so that reports can speak of it after later passes.
+fn name_all(function: &mut Function) {
+    let mut taken: BTreeSet<String> = BTreeSet::new();
+    let kinds: Vec<&'static str> =
+        function.ids().map(|id| function.op(id).map_or("result", |(op, _)| op.kind().text())).collect();
+    for value in &mut function.values {
+        if let Some(name) = &value.name
+            && !taken.insert(name.clone())
+        {
+            value.name = None;
+        }
+    }
+    let mut next = 0;
+    for (value, kind) in function.values.iter_mut().zip(kinds).filter(|(v, _)| v.name.is_none()) {
+        while !taken.insert(format!("{kind}{next}")) {
+            next += 1;
+        }
+        value.name = Some(format!("{kind}{next}"));
+    }
+}
+
+struct Extracted<'a> {
+    space: &'a Space<'a>,
+    chosen: &'a Chosen,
+    encoded: &'a Encoded,
+    origins: &'a Origins<'a>,
+}
+
+impl Extracted<'_> {
+    fn alt(&self, class: Id) -> Option<&Alt> {
+        let place = *self.space.index.get(&class)?;
+        self.space.alts[place].get(self.chosen.alts[place])
+    }
+}
+
+impl Choice for Extracted<'_> {
+    fn term(&self, class: Id) -> Option<Term> {
+        node_term(Classes(&self.encoded.graph), &self.alt(class)?.node)
+    }
+    fn label(&self, class: Id) -> Label {
+        let places = self.alt(class).map(|alt| self.origins.places(&alt.node)).unwrap_or_default();
+        Label { name: self.origins.name(class).cloned(), places }
+    }
+}
