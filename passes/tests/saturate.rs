@@ -64,9 +64,10 @@ fn what_is_shared_counts_once() {
 
 #[test]
 fn a_rule_of_another_type_is_named() {
-    let wrong = Rule::new("transpose-dropped", "none: this rule is wrong", Phase::Layout, &["(transpose ?p ?x)"], |m| {
-        Ok(m.term("x"))
-    });
+    let wrong =
+        Rule::new("transpose-dropped", "none: this rule is wrong", Phase::Layout, &["(transpose ?p ?x)"], |m| {
+            Ok(m.term("x"))
+        });
     let f = function("fn @f(%x: f32[2,3]) {\n  %t = transpose %x perm=[1,0] : f32[3,2]\n  return y=%t\n}");
     let error = engine(vec![wrong], Strategy::Saturate).function(&f).unwrap_err();
     assert!(error.to_string().contains("rule transpose-dropped gives f32[2,3] for f32[3,2]"), "{error}");
@@ -119,9 +120,10 @@ fn a_rule_that_finds_too_much_is_backed_off_and_named() {
 
 #[test]
 fn commuted_maps_match_in_either_order() {
-    let add_neg = Rule::new("add-of-neg", "x + −y = x − y", Phase::Algebra, &["(map {+} ?x (map {neg} ?y))"], |m| {
-        Ok(Term::op(Map { body: Body::binary(Binary::Sub) }, [m.term("x"), m.term("y")]))
-    });
+    let add_neg =
+        Rule::new("add-of-neg", "x + −y = x − y", Phase::Algebra, &["(map {+} ?x (map {neg} ?y))"], |m| {
+            Ok(Term::op(Map { body: Body::binary(Binary::Sub) }, [m.term("x"), m.term("y")]))
+        });
     let f = function(
         "fn @f(%x: f32[4], %y: f32[4]) {\n  %n = map %y body={x| neg(x)} : f32[4]\n  \
          %s = map %n, %x body={x, y| x + y} : f32[4]\n  return y=%s\n}",
@@ -146,6 +148,11 @@ fn names_places_and_reasons_survive() {
 
 #[test]
 fn the_same_function_gives_the_same_program() {
-    let run = || format!("{:?}", engine(vec![reassociate(), growing()], Strategy::Saturate).function(&function(CHAIN)).unwrap().0);
+    let run = || {
+        format!(
+            "{:?}",
+            engine(vec![reassociate(), growing()], Strategy::Saturate).function(&function(CHAIN)).unwrap().0
+        )
+    };
     assert_eq!(run(), run());
 }

@@ -85,11 +85,8 @@ impl<'g> Space<'g> {
         let graph = &encoded.graph;
         let find = |id: &Id| graph.find(*id);
         let mut roots: Vec<Id> = function.returns.iter().map(|r| find(&encoded.ids[r.value.0 as usize])).collect();
-        let arguments: Vec<Vec<Id>> = function
-            .calls
-            .iter()
-            .map(|c| c.args.iter().map(|a| find(&encoded.ids[a.0 as usize])).collect())
-            .collect();
+        let arguments: Vec<Vec<Id>> =
+            function.calls.iter().map(|c| c.args.iter().map(|a| find(&encoded.ids[a.0 as usize])).collect()).collect();
         roots.extend(arguments.iter().flatten());
         // The call of each value from outside, by its number.
         let calls = function.values.iter().filter_map(|v| match v.def {

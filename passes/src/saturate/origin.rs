@@ -19,13 +19,8 @@ pub struct Origins<'a> {
 impl<'a> Origins<'a> {
     /// Of a saturated function.
     pub fn new(function: &Function, encoded: &'a Encoded, applications: &'a [Application]) -> Origins<'a> {
-        let mut origins = Origins {
-            names: BTreeMap::new(),
-            places: HashMap::new(),
-            applied: HashMap::new(),
-            applications,
-            encoded,
-        };
+        let mut origins =
+            Origins { names: BTreeMap::new(), places: HashMap::new(), applied: HashMap::new(), applications, encoded };
         for id in function.ids() {
             let value = function.value(id);
             let class = encoded.graph.find(encoded.ids[id.0 as usize]);
@@ -38,7 +33,8 @@ impl<'a> Origins<'a> {
                     op.attrs().into_iter().map(|a| encoded.graph.lookup(Node::Attr(a))).collect();
                 let Some(mut children) = attributes else { continue };
                 children.extend(args);
-                let places = origins.places.entry(origins.canonical(&Node::Op(op.kind(), children.into()))).or_default();
+                let places =
+                    origins.places.entry(origins.canonical(&Node::Op(op.kind(), children.into()))).or_default();
                 for place in &value.places {
                     if !places.contains(place) {
                         places.push(*place);

@@ -193,11 +193,7 @@ impl Driver<'_> {
         }
         let mut changed = false;
         for f in found {
-            let at = Match {
-                classes: Classes(&self.encoded.graph),
-                root: f.root,
-                bound: Cow::Borrowed(&f.bound),
-            };
+            let at = Match { classes: Classes(&self.encoded.graph), root: f.root, bound: Cow::Borrowed(&f.bound) };
             match self.rules[rule].apply(&at) {
                 Ok(term) => changed |= self.join(rule, f, &term)?,
                 Err(Ok(refusal)) => {
