@@ -38,8 +38,8 @@ fn contract_hooks(n: u32, k: u32, layout: Layout) -> String {
     format!(
         "fn load_a(batch: u32, m: u32, k: u32) -> vec4<f32> {{ return bitcast<vec4<f32>>(b0[(m * {k}u + k) >> 2u]); }}
          fn load_b(batch: u32, k: u32, n: u32) -> vec4<f32> {{ return bitcast<vec4<f32>>(b1[({b}) >> 2u]); }}
-         fn store(batch: u32, m: u32, n: u32, value: f32) {{ let i = m * {n}u + n; b2[i >> 2u][i & 3u] = bitcast<u32>(value); }}
-         fn partial(batch: u32, m: u32, n: u32) -> f32 {{ return 0.0; }}"
+         fn store(batch: u32, m: u32, n: u32, value: vec4<f32>) {{ b2[(m * {n}u + n) >> 2u] = bitcast<vec4<u32>>(value); }}
+         fn partial(batch: u32, m: u32, n: u32) -> vec4<f32> {{ return vec4<f32>(); }}"
     )
 }
 

@@ -12,6 +12,17 @@ pub enum Access {
     ReadWrite,
 }
 
+/// The type of a binding's 16-byte elements.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Unit {
+    /// `vec4<u32>`.
+    #[default]
+    Words,
+    /// `vec2<u64>`, a **wide** binding: on software drivers a load costs by its components, whatever their width. Needs 64-bit
+    /// integers; nothing smaller than 8 bytes can be stored.
+    Pairs,
+}
+
 /// A value of the constants block.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Const {
@@ -60,12 +71,13 @@ impl Element {
 
 /// A shader in parts: [`Source::text`] joins them into complete WGSL.
 ///
-/// Storage buffers are `b0`, `b1`, … in the order of [`Source::binding`], all of type `array<vec4<u32>>`, in group 0.
+/// Storage buffers are `b0`, `b1`, … in the order of [`Source::binding`], of type `array<vec4<u32>>` unless they are wide, in
+/// group 0.
 /// Functions of the shared library (`wgsl/lib`) are added when a part names them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Source {
     enables: Vec<&'static str>,
-    bindings: Vec<Access>,
+    bindings: Vec<(Access, Unit)>,
     alias: Option<Element>,
     constants: Vec<(&'static str, Const)>,
     functions: Vec<String>,
@@ -83,8 +95,12 @@ impl Source {
         self
     }
     /// Adds the next storage buffer, `b0` first.
-    pub fn binding(mut self, access: Access) -> Source {
-        self.bindings.push(access);
+    pub fn binding(self, access: Access) -> Source {
+        self.binding_of(access, Unit::Words)
+    }
+    /// Adds the next storage buffer with elements of this type.
+    pub fn binding_of(mut self, access: Access, unit: Unit) -> Source {
+        self.bindings.push((access, unit));
         self
     }
     /// Sets `alias A = …`.
@@ -112,12 +128,16 @@ impl Source {
         for name in &self.enables {
             line(format_args!("enable {name};"));
         }
-        for (i, access) in self.bindings.iter().enumerate() {
+        for (i, (access, unit)) in self.bindings.iter().enumerate() {
             let access = match access {
                 Access::Read => "read",
                 Access::ReadWrite => "read_write",
             };
-            line(format_args!("@group(0) @binding({i}) var<storage, {access}> b{i}: array<vec4<u32>>;"));
+            let unit = match unit {
+                Unit::Words => "vec4<u32>",
+                Unit::Pairs => "vec2<u64>",
+            };
+            line(format_args!("@group(0) @binding({i}) var<storage, {access}> b{i}: array<{unit}>;"));
         }
         if let Some(element) = self.alias {
             line(format_args!("alias A = {};", element.wgsl()));

@@ -198,13 +198,19 @@ fn product_hooks(p: &Product) -> String {
              return bitcast<vec4<f32>>(b0[i >> 2u]);
          }}
          fn load_b(batch: u32, k: u32, n: u32) -> vec4<f32> {{ {b} return bitcast<vec4<f32>>(b1[i >> 2u]); }}
-         fn store(batch: u32, m: u32, n: u32, value: f32) {{
-             let i = (batch * {m}u + m) * {n}u + n;
-             b2[i >> 2u][i & 3u] = bitcast<u32>(value);
+         fn store(batch: u32, m: u32, n: u32, value: vec4<f32>) {{
+             for (var j = 0u; j < min(4u, {n}u - n); j++) {{
+                 let i = (batch * {m}u + m) * {n}u + n + j;
+                 b2[i >> 2u][i & 3u] = bitcast<u32>(value[j]);
+             }}
          }}
-         fn partial(batch: u32, m: u32, n: u32) -> f32 {{
-             let i = (batch * {m}u + m) * {n}u + n;
-             return bitcast<f32>(b2[i >> 2u][i & 3u]);
+         fn partial(batch: u32, m: u32, n: u32) -> vec4<f32> {{
+             var four = vec4<f32>();
+             for (var j = 0u; j < min(4u, {n}u - n); j++) {{
+                 let i = (batch * {m}u + m) * {n}u + n + j;
+                 four[j] = bitcast<f32>(b2[i >> 2u][i & 3u]);
+             }}
+             return four;
          }}",
         k.next_multiple_of(4)
     )

@@ -27,7 +27,7 @@ fn load_a(batch: u32, m: u32, k: u32) -> vec4<f32> { return vec4<f32>(); }
 // K-contiguous: elements k..k+3 of column n < N, 0 beyond K; k is a multiple of 4.
 // N-contiguous: columns n..n+3 (n < N a multiple of 4) of row k, 0 for k ≥ K.
 fn load_b(batch: u32, k: u32, n: u32) -> vec4<f32> { return vec4<f32>(); }
-// Takes an element, m < M and n < N.
-fn store(batch: u32, m: u32, n: u32, value: f32) {}
-// The sum over 0..FROM; called only if FROM > 0.
-fn partial(batch: u32, m: u32, n: u32) -> f32 { return 0.0; }
+// Takes columns n..n+3 of row m, each row and four once; m < M, n < N is a multiple of 4, and columns beyond N are dropped.
+fn store(batch: u32, m: u32, n: u32, value: vec4<f32>) {}
+// Their sums over 0..FROM; called only if FROM > 0.
+fn partial(batch: u32, m: u32, n: u32) -> vec4<f32> { return vec4<f32>(); }

@@ -20,13 +20,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
     for (var k = FROM; k < TO; k += 4u) {
         step(&c, batch, m, n, k, lane);
     }
-    for (var i = 0u; i < RM; i++) {
+    for (var row = m; row < min(m + RM, M); row++) {
         var values = take_row(&c);
-        for (var j = 0u; j < RN; j++) {
-            let row = m + i;
-            let column = n + j / 4u * STRIDE_N + j % 4u;
-            if row < M && column < N {
-                var value = values[j / 4u][j % 4u];
+        for (var q = 0u; q < RN / 4u; q++) {
+            let column = n + q * STRIDE_N;
+            if column < N {
+                var value = values[q];
                 if FROM > 0u {
                     value += partial(batch, row, column);
                 }

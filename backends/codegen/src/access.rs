@@ -51,6 +51,10 @@ pub struct Touch {
     pub read: bool,
     /// Some access writes.
     pub written: bool,
+    /// Some access is of a quad or a pair of words.
+    pub by_quads: bool,
+    /// Some access writes a single word.
+    pub sets_words: bool,
 }
 
 /// Part of a tensor behind a binding; quads `low..high` of the tensor start at quad `start` of the binding.
@@ -60,6 +64,7 @@ struct Span {
     high: u64,
     binding: usize,
     start: u64,
+    wide: bool,
 }
 
 /// The bindings of a kernel.
@@ -67,6 +72,8 @@ struct Span {
 pub struct Windows {
     /// What is bound, by binding number.
     pub bindings: Vec<(Region, Usage)>,
+    /// Which bindings are read and written by pairs of words.
+    pub wide: Vec<bool>,
     spans: BTreeMap<TensorId, Vec<Span>>,
 }
 
@@ -112,16 +119,27 @@ impl Windows {
             }
         }
         let bindings = regions.iter().map(|r| (*r, usages[r.buffer as usize])).collect();
-        let mut windows = Windows { bindings, spans: BTreeMap::new() };
+        let holder = |part: &Region| {
+            let holds = |r: &Region| {
+                r.buffer == part.buffer && r.offset <= part.offset && part.offset + part.bytes <= r.offset + r.bytes
+            };
+            regions.iter().position(holds).expect("every part lies in a binding")
+        };
+        // A wide binding is worth it where quads are moved, and possible where no single word is written.
+        let mut wide = vec![false; regions.len()];
+        let mut narrow = vec![!target.wide; regions.len()];
+        for (tensor, _, part) in &parts {
+            let touch = touches.iter().find(|t| t.tensor == *tensor).expect("parts are of touched tensors");
+            wide[holder(part)] |= touch.by_quads;
+            narrow[holder(part)] |= touch.sets_words;
+        }
+        wide.iter_mut().zip(narrow).for_each(|(wide, narrow)| *wide &= !narrow);
+        let mut windows = Windows { bindings, wide: wide.clone(), spans: BTreeMap::new() };
         for (tensor, first, part) in parts {
-            let binding = regions
-                .iter()
-                .position(|r| {
-                    r.buffer == part.buffer && r.offset <= part.offset && part.offset + part.bytes <= r.offset + r.bytes
-                })
-                .expect("every part lies in a binding");
+            let binding = holder(&part);
             let start = (part.offset - regions[binding].offset) / 16;
-            let span = Span { low: first / 16, high: (first + part.bytes) / 16, binding, start };
+            let wide = wide[binding];
+            let span = Span { low: first / 16, high: (first + part.bytes) / 16, binding, start, wide };
             windows.spans.entry(tensor).or_default().push(span);
         }
         Some(windows)
@@ -206,22 +224,33 @@ impl<'a> Access<'a> {
         &self.touches
     }
 
-    fn touch(&mut self, tensor: TensorId, quads: (u64, u64), write: bool) {
-        let (low, high) = quads;
+    fn touch(&mut self, tensor: TensorId, (low, high): (u64, u64), helper: Helper) {
+        let (write, word) = match helper {
+            Helper::Quad => (false, false),
+            Helper::Word => (false, true),
+            Helper::SetQuad => (true, false),
+            Helper::SetWord => (true, true),
+        };
+        let sets_words = write && word;
         match self.touches.iter_mut().find(|t| t.tensor == tensor) {
             Some(t) => {
                 (t.low, t.high) = (t.low.min(low), t.high.max(high));
                 t.read |= !write;
                 t.written |= write;
+                t.by_quads |= !word;
+                t.sets_words |= sets_words;
             }
-            None => self.touches.push(Touch { tensor, low, high, read: !write, written: write }),
+            None => {
+                let (read, written, by_quads) = (!write, write, !word);
+                self.touches.push(Touch { tensor, low, high, read, written, by_quads, sets_words });
+            }
         }
     }
     /// The spans that hold a range of quads.
     fn spans(&self, tensor: TensorId, (low, high): (u64, u64)) -> Vec<Span> {
         let all = match &self.windows {
             Some(windows) => windows.spans.get(&tensor).cloned().unwrap_or_default(),
-            None => vec![Span { low: 0, high: u64::MAX, binding: 0, start: 0 }],
+            None => vec![Span { low: 0, high: u64::MAX, binding: 0, start: 0, wide: false }],
         };
         all.into_iter().filter(|s| s.low <= high && low < s.high).collect()
     }
@@ -235,16 +264,16 @@ impl<'a> Access<'a> {
 
     /// An expression of quad `q` (`vec4<u32>`).
     pub fn quad(&mut self, tensor: TensorId, q: &Index, bind: &mut dyn FnMut(String) -> String) -> String {
-        self.touch(tensor, q.range(), false);
+        self.touch(tensor, q.range(), Helper::Quad);
         match self.spans(tensor, q.range())[..] {
-            [span] => format!("b{}[{}]", span.binding, span.place(q, 1).wgsl(bind)),
+            [span] => span.quad(&span.place(q, 1).wgsl(bind)),
             _ => format!("{}({})", self.helper(tensor, Helper::Quad), q.wgsl(bind)),
         }
     }
     /// An expression of word `w` (`u32`).
     pub fn word(&mut self, tensor: TensorId, w: &Index, bind: &mut dyn FnMut(String) -> String) -> String {
         let quads = quads(w);
-        self.touch(tensor, quads, false);
+        self.touch(tensor, quads, Helper::Word);
         match self.spans(tensor, quads)[..] {
             [span] => span.word(w, bind),
             _ => format!("{}({})", self.helper(tensor, Helper::Word), w.wgsl(bind)),
@@ -258,9 +287,9 @@ impl<'a> Access<'a> {
         value: &str,
         bind: &mut dyn FnMut(String) -> String,
     ) -> String {
-        self.touch(tensor, q.range(), true);
+        self.touch(tensor, q.range(), Helper::SetQuad);
         match self.spans(tensor, q.range())[..] {
-            [span] => format!("b{}[{}] = {value};", span.binding, span.place(q, 1).wgsl(bind)),
+            [span] => span.set_quad(&span.place(q, 1).wgsl(bind), value),
             _ => format!("{}({}, {value});", self.helper(tensor, Helper::SetQuad), q.wgsl(bind)),
         }
     }
@@ -273,7 +302,7 @@ impl<'a> Access<'a> {
         bind: &mut dyn FnMut(String) -> String,
     ) -> String {
         let quads = quads(w);
-        self.touch(tensor, quads, true);
+        self.touch(tensor, quads, Helper::SetWord);
         match self.spans(tensor, quads)[..] {
             [span] => format!("{} = {value};", span.word(w, bind)),
             _ => format!("{}({}, {value});", self.helper(tensor, Helper::SetWord), w.wgsl(bind)),
@@ -297,14 +326,12 @@ impl<'a> Access<'a> {
             };
             let _ = writeln!(out, "fn {}_{}({parameters}){result} {{", helper.name(), self.number(*tensor));
             for (n, span) in spans.iter().enumerate() {
-                let place = span.place(&Index::var("i", span.high * unit), unit);
-                let target = match unit {
-                    1 => format!("b{}[{place}]", span.binding),
-                    _ => format!("b{}[({place}) >> 2u][({place}) & 3u]", span.binding),
-                };
+                let place = span.place(&Index::var("i", span.high * unit), unit).to_string();
                 let statement = match helper {
-                    Helper::Quad | Helper::Word => format!("return {target};"),
-                    Helper::SetQuad | Helper::SetWord => format!("{target} = value; return;"),
+                    Helper::Quad => format!("return {};", span.quad(&place)),
+                    Helper::Word => format!("return {};", span.any_word(&place)),
+                    Helper::SetQuad => format!("{} return;", span.set_quad(&place, "value")),
+                    Helper::SetWord => format!("{} = value; return;", span.any_word(&place)),
                 };
                 // The last window needs no test: an index beyond it does not occur.
                 let _ = match n + 1 < spans.len() {
@@ -326,14 +353,34 @@ impl Span {
             None => i.less((self.low - self.start) * unit),
         }
     }
+    fn quad(&self, place: &str) -> String {
+        let quad = format!("b{}[{place}]", self.binding);
+        if self.wide { format!("quad_words({quad})") } else { quad }
+    }
+    fn set_quad(&self, place: &str, value: &str) -> String {
+        let value = if self.wide { format!("words_quad({value})") } else { value.to_string() };
+        format!("b{}[{place}] = {value};", self.binding)
+    }
+    /// Word `w`; of a narrow binding, also as what is assigned to.
     fn word(&self, w: &Index, bind: &mut dyn FnMut(String) -> String) -> String {
         let place = self.place(w, 4);
         if let Some(lane) = place.known_rem(4) {
-            return format!("b{}[{}].{}", self.binding, place.div(4).wgsl(bind), LANES[lane as usize]);
+            let (quad, lane) = (format!("b{}[{}]", self.binding, place.div(4).wgsl(bind)), lane as usize);
+            return match self.wide {
+                true => format!("pair_word({quad}.{}, {}u)", LANES[lane / 2], lane % 2),
+                false => format!("{quad}.{}", LANES[lane]),
+            };
         }
         let text = place.wgsl(bind);
-        let name = if place.is_simple() { text } else { bind(text) };
-        format!("b{}[{name} >> 2u][{name} & 3u]", self.binding)
+        self.any_word(&if place.is_simple() { text } else { bind(text) })
+    }
+    /// The word at a place that is repeated.
+    fn any_word(&self, place: &str) -> String {
+        let b = self.binding;
+        match self.wide {
+            true => format!("pair_word(b{b}[({place}) >> 2u][(({place}) >> 1u) & 1u], {place})"),
+            false => format!("b{b}[({place}) >> 2u][({place}) & 3u]"),
+        }
     }
 }
 

@@ -86,6 +86,10 @@ impl<'a, 'b, 'c> Emitter<'a, 'b, 'c> {
         self.given.insert(value, register.to_string());
         self
     }
+    /// As [`Emitter::given`], from here on.
+    pub fn give(&mut self, value: ValueId, register: &str) {
+        self.given.insert(value, register.to_string());
+    }
     /// Adds a statement.
     pub fn line(&mut self, text: impl Into<String>) {
         self.lines.push(Line::Text(text.into()));
@@ -225,6 +229,12 @@ impl<'a, 'b, 'c> Emitter<'a, 'b, 'c> {
     pub fn store(&mut self, tensor: TensorId, e: &Index, value: &str) {
         let word = self.packed(tensor, value);
         let text = self.accessing(|a, bind| a.set_word(tensor, e, &word, bind));
+        self.line(text);
+    }
+    /// As [`Emitter::store`], with everything the statement needs inside it: it may stand in a branch.
+    pub fn store_here(&mut self, tensor: TensorId, e: &Index, value: &str) {
+        let word = self.packed(tensor, value);
+        let text = self.access.set_word(tensor, e, &word, &mut |part| format!("({part})"));
         self.line(text);
     }
     /// Stores elements 4·q to 4·q + 3 of an arena tensor.

@@ -23,6 +23,10 @@ pub struct Target {
     pub max_iterations: u32,
     /// `shader-f16` is there.
     pub f16: bool,
+    /// 64-bit integers are there, and a load costs by its components, whatever their width (llvmpipe): buffers are read and
+    /// written by pairs of words.
+    #[serde(default)]
+    pub wide: bool,
     /// Subgroup operations are there, and this is the width if it is the same for all kernels.
     pub subgroup: Option<Subgroups>,
 }
@@ -49,6 +53,7 @@ impl Target {
             max_groups: 65_535,
             max_iterations: 60_000,
             f16: false,
+            wide: false,
             subgroup: None,
         }
     }

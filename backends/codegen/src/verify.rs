@@ -201,7 +201,15 @@ fn @f(%x: f32[4,70]) -> f32[4,8] {
             let pieces = vec![Region { buffer: 0, offset, bytes: 256 }];
             Tensor { label: offset.to_string(), dtype: DType::F32, layout: Layout::Words, elements: 64, pieces }
         };
-        let touch = |tensor, written: bool| Touch { tensor, low: 0, high: 15, read: !written, written };
+        let touch = |tensor, written: bool| Touch {
+            tensor,
+            low: 0,
+            high: 15,
+            read: !written,
+            written,
+            by_quads: true,
+            sets_words: false,
+        };
         // Tensors 0 and 2 share memory.
         let tensors = [at(0), at(256), at(0)];
         let copy = vec![touch(0, false), touch(1, true)];

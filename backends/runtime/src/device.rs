@@ -39,6 +39,8 @@ pub struct DeviceFacts {
     pub subgroup: Option<(u32, u32)>,
     /// `shader-f16` is there.
     pub f16: bool,
+    /// 64-bit integers are there.
+    pub int64: bool,
     /// Timestamps are there.
     pub timestamps: bool,
 }
@@ -116,6 +118,7 @@ fn facts(index: usize, adapter: &wgpu::Adapter) -> DeviceFacts {
         binding_alignment: limits.min_storage_buffer_offset_alignment,
         subgroup: subgroups.then_some((info.subgroup_min_size, info.subgroup_max_size)),
         f16: features.contains(wgpu::Features::SHADER_F16),
+        int64: features.contains(wgpu::Features::SHADER_INT64),
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
     }
 }
@@ -129,6 +132,7 @@ pub fn unmet(needs: &Requirements, facts: &DeviceFacts) -> Vec<Missing> {
     for feature in &needs.features {
         let there = match feature.as_str() {
             "shader-f16" => facts.f16,
+            "shader-int64" => facts.int64,
             "subgroups" => facts.subgroup.is_some(),
             "timestamp-query" => facts.timestamps,
             _ => false,
@@ -210,6 +214,7 @@ impl Gpu {
         let used = wgpu::Features::SUBGROUP
             | wgpu::Features::SUBGROUP_BARRIER
             | wgpu::Features::SHADER_F16
+            | wgpu::Features::SHADER_INT64
             | wgpu::Features::TIMESTAMP_QUERY;
         let request = adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("selvedge"),

@@ -52,6 +52,7 @@ pub fn target(facts: &DeviceFacts) -> Target {
         workgroup_bytes: facts.workgroup_bytes,
         max_groups: facts.max_groups,
         f16: facts.f16,
+        wide: facts.int64 && facts.driver.contains("llvmpipe"),
         subgroup: facts.subgroup.map(|(min, max)| Subgroups { min, max }),
         ..Target::portable()
     }

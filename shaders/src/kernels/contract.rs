@@ -26,8 +26,9 @@ pub enum BOrder {
 /// * `fn load_a(batch, m, k) -> vec4<f32>`: elements k..k+3 of row m, 0 beyond K; k is a multiple of 4, m < M.
 /// * `fn load_b(batch, k, n) -> vec4<f32>`: see [`BOrder`]; 0 for rows beyond K. K-contiguous: k is a multiple of 4, n < N.
 ///   N-contiguous: n is a multiple of 4, n < N, k < K rounded up to 4; columns beyond N may hold anything.
-/// * `fn store(batch, m, n, value: f32)`: takes an element, m < M, n < N, each once.
-/// * `fn partial(batch, m, n) -> f32`: the sum over 0..from; called only if from > 0, it must exist anyway.
+/// * `fn store(batch, m, n, value: vec4<f32>)`: takes columns n..n+3 of row m, each once; m < M, n < N is a multiple of 4, and
+///   columns beyond N are to be dropped.
+/// * `fn partial(batch, m, n) -> vec4<f32>`: their sums over 0..from; called only if from > 0, it must exist anyway.
 ///
 /// Constraints: `not-empty`; `chunk`; `chunk-multiple` (from is a multiple of 4, and so is to unless it is K).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -146,7 +147,7 @@ impl Kernel for Contract {
         self.product.groups(self.rows(), self.columns())
     }
     fn iterations(&self) -> u64 {
-        self.product.steps() + (self.rm * (1 + self.rn)) as u64
+        self.product.steps() + (self.rm * (1 + self.rn / 4)) as u64
     }
 }
 

@@ -20,6 +20,20 @@ fn load4_bf16(words: vec4<u32>, i: u32) -> vec4<f32> {
     return bitcast<vec4<f32>>(vec4(pair.x << 16u, pair.x & 0xffff0000u, pair.y << 16u, pair.y & 0xffff0000u));
 }
 
+// A quad in a wide binding, as words and back.
+fn quad_words(quad: vec2<u64>) -> vec4<u32> {
+    return vec4(u32(quad.x), u32(quad.x >> 32u), u32(quad.y), u32(quad.y >> 32u));
+}
+
+fn words_quad(words: vec4<u32>) -> vec2<u64> {
+    return vec2(u64(words.x) | (u64(words.y) << 32u), u64(words.z) | (u64(words.w) << 32u));
+}
+
+// Word `i` of a wide binding; `pair` holds it.
+fn pair_word(pair: u64, i: u32) -> u32 {
+    return u32(pair >> ((i & 1u) << 5u));
+}
+
 // Rounds to binary16, to nearest even; overflow gives infinity, denormals are kept.
 fn round_f16(x: f32) -> f32 {
     let bits = bitcast<u32>(x);

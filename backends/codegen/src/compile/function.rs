@@ -181,13 +181,13 @@ impl<'m> Compiler<'m> {
             self.dispatch(p, unit, job, range.start..middle, usages, out)?;
             return self.dispatch(p, unit, job, middle..range.end, usages, out);
         };
-        let bindings = windows.bindings.clone();
+        let (bindings, wide) = (windows.bindings.clone(), windows.wide.clone());
         let mut access = Access::through(&self.tensors, windows);
         let shader = (job.emit)(range.clone(), &mut access)?;
         let helpers = access.helpers();
         let share = |x: u64| (x as u128 * (range.end - range.start) as u128 / job.outer.max(1) as u128) as u64;
         let (groups, flops) = (shader.grid, share(job.flops));
-        let kernel = self.kernel(context, unit, shader, helpers, &bindings)?;
+        let kernel = self.kernel(context, unit, shader, helpers, &bindings, &wide)?;
         let mut origins: Vec<String> = Vec::new();
         for place in unit.path.iter().flat_map(|id| &context.function.value(*id).places) {
             let place = place.to_string();

@@ -3,27 +3,29 @@
 use super::Compiler;
 use crate::emit::Context;
 use crate::lower::{Shader, refuse};
-use crate::select::Unit;
+use crate::select;
 use selvedge_bundle::manifest::{Access as Usage, Kernel, Region};
 use selvedge_ir::Diagnostic;
-use selvedge_shaders::source::Access as Binding;
+use selvedge_shaders::source::{Access as Binding, Unit};
 
 impl Compiler<'_> {
     /// The index of a kernel, which is validated when it is new.
     pub(super) fn kernel(
         &mut self,
         context: Context,
-        unit: &Unit,
+        unit: &select::Unit,
         shader: Shader,
         helpers: String,
         bindings: &[(Region, Usage)],
+        wide: &[bool],
     ) -> Result<u32, Diagnostic> {
         let mut source = shader.source.functions(helpers);
-        for (_, usage) in bindings {
-            source = source.binding(match usage {
+        for ((_, usage), wide) in bindings.iter().zip(wide) {
+            let access = match usage {
                 Usage::Read => Binding::Read,
                 Usage::ReadWrite => Binding::ReadWrite,
-            });
+            };
+            source = source.binding_of(access, if *wide { Unit::Pairs } else { Unit::Words });
         }
         let text = source.text();
         let needs = &mut self.needs;
@@ -36,11 +38,15 @@ impl Compiler<'_> {
         needs.workgroup_bytes = needs.workgroup_bytes.max(shader.workgroup_bytes);
         if shader.subgroups {
             needs.subgroup_size = self.target.subgroup.map(|s| s.max);
-            if needs.features.is_empty() {
-                needs.features.push("subgroups".to_string());
+        }
+        let wide = wide.contains(&true);
+        for (feature, needed) in [("subgroups", shader.subgroups), ("shader-int64", wide)] {
+            if needed && !needs.features.iter().any(|f| f == feature) {
+                needs.features.push(feature.to_string());
+                needs.features.sort();
             }
         }
-        validate(&text, shader.subgroups).map_err(|e| {
+        validate(&text, shader.subgroups, wide).map_err(|e| {
             refuse(context, unit.root(), format!("the {} kernel is not valid WGSL ({e}), for a value", shader.family))
                 .help("this is a fault of the compiler; please report it with the module")
         })?;
@@ -58,12 +64,15 @@ impl Compiler<'_> {
 }
 
 /// Parses and validates a shader as wgpu will.
-fn validate(text: &str, subgroups: bool) -> Result<(), String> {
+fn validate(text: &str, subgroups: bool, wide: bool) -> Result<(), String> {
     let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
     // `unpack2x16float` is in every WebGPU device; naga keeps a switch for older GL.
     let mut capabilities = naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     if subgroups {
         capabilities |= naga::valid::Capabilities::SUBGROUP;
+    }
+    if wide {
+        capabilities |= naga::valid::Capabilities::SHADER_INT64;
     }
     let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities);
     validator.validate(&module).map(|_| ()).map_err(|e| e.emit_to_string(text))

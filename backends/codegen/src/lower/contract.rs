@@ -92,7 +92,9 @@ impl Matrix {
         let tile = 256;
         let most = ((target.max_iterations as u64).saturating_sub(tile).max(1) * 4).min(lowering.chunk);
         let bounds = chunks(k, most);
-        let scratch = (bounds.len() > 1).then(|| (lowering.scratch)("partial", DType::F32, batch * m * n));
+        // Whole fours of columns.
+        let columns = n.next_multiple_of(4);
+        let scratch = (bounds.len() > 1).then(|| (lowering.scratch)("partial", DType::F32, batch * m * columns));
         let by_batch = batch > 1;
         let mut jobs: Vec<Job<'a>> = Vec::new();
         for (from, to) in bounds {
@@ -118,25 +120,35 @@ impl Matrix {
                 e.line(format!("return {lanes};"));
                 hooks += &function("fn load_b(batch: u32, k: u32, n: u32) -> vec4<f32>", &e.finish());
 
-                let n_at = Index::var("n", n);
-                let partial_at = linear(&[batch_at.clone(), m_at.clone(), n_at.clone()], &[batch, m, n]);
+                let n4 = Index::var("n4", columns / 4).times(4);
+                let n4_line = "let n4 = n >> 2u;";
+                let partial_at = linear(&[batch_at.clone(), m_at.clone(), n4.clone()], &[batch, m, columns]);
                 let mut e = Emitter::new(context, access);
                 let partial = match scratch {
-                    Some(scratch) if from > 0 => e.load(scratch, &partial_at),
-                    Some(_) | None => "0.0f".to_string(),
+                    Some(scratch) if from > 0 => {
+                        e.line(n4_line);
+                        let lanes: Vec<String> = (0..4).map(|lane| e.load(scratch, &partial_at.plus(lane))).collect();
+                        format!("vec4<f32>({})", lanes.join(", "))
+                    }
+                    Some(_) | None => "vec4<f32>()".to_string(),
                 };
                 e.line(format!("return {partial};"));
-                hooks += &function("fn partial(batch: u32, m: u32, n: u32) -> f32", &e.finish());
+                hooks += &function("fn partial(batch: u32, m: u32, n: u32) -> vec4<f32>", &e.finish());
 
                 let body = match scratch {
                     Some(scratch) if to < k => {
                         let mut e = Emitter::new(context, access);
-                        e.store(scratch, &partial_at, "value");
+                        e.store4(scratch, &partial_at.div(4), &LANES.map(|lane| format!("value.{lane}")));
                         e.finish()
                     }
-                    Some(_) | None => epilogue.store(access, &(operands.out)(&batch_at, &m_at, &n_at), "value")?,
+                    Some(_) | None => {
+                        let at = [0, 1, 2, 3]
+                            .map(|lane| (operands.out)(&batch_at, &m_at, &n4.plus(lane).at_most(n.max(1) - 1)));
+                        epilogue.store4(access, &at, "value", ("n", n))?
+                    }
                 };
-                hooks += &function("fn store(batch: u32, m: u32, n: u32, value: f32)", &body);
+                let body = format!("    {n4_line}\n{body}");
+                hooks += &function("fn store(batch: u32, m: u32, n: u32, value: vec4<f32>)", &body);
 
                 let product = Product {
                     batch: extent(context, root, batch_len)?,

@@ -10,7 +10,7 @@ mod reduce;
 mod scan;
 mod window;
 
-use crate::access::{Access, TensorId};
+use crate::access::{Access, LANES, TensorId};
 use crate::emit::{Context, Emitter, internal};
 use crate::index::{Index, coordinates, linear};
 use crate::select::Unit;
@@ -129,6 +129,46 @@ impl<'a> Epilogue<'a> {
         e.store(self.home()?, &linear(&at, &sizes), &value);
         Ok(e.finish())
     }
+    /// Statements that finish four elements of the root, held by the components of the name `value`; of those at an index
+    /// from `len` on (four beyond `first`, a multiple of 4 below `len`) nothing is stored.
+    fn store4(
+        &self,
+        access: &mut Access,
+        at: &[Vec<Index>; 4],
+        value: &str,
+        (first, len): (&str, u64),
+    ) -> Result<String, Diagnostic> {
+        let (root, result) = (self.unit.root(), self.unit.result());
+        let sizes = self.context.sizes(result);
+        let mut e = Emitter::new(self.context, access).computing(result);
+        let mut values = [const { String::new() }; 4];
+        let mut places: Vec<Index> = Vec::with_capacity(4);
+        for (lane, at) in at.iter().enumerate() {
+            let register = format!("{value}.{}", LANES[lane]);
+            let rounded = selvedge_shaders::memory::round(self.context.dtype(root), &register);
+            let register = if rounded == register { rounded } else { e.bind(rounded) };
+            e.give(root, &register);
+            let at = self.forward(at);
+            values[lane] = e.value(result, &at)?;
+            places.push(linear(&at, &sizes));
+        }
+        let home = self.home()?;
+        if len.is_multiple_of(4) && is_quad(&places) {
+            e.store4(home, &places[0].div(4), &values);
+            return Ok(e.finish());
+        }
+        for (lane, (place, value)) in places.iter().zip(&values).enumerate() {
+            let guarded = lane > 0 && !len.is_multiple_of(4);
+            if guarded {
+                e.line(format!("if {first} + {lane}u < {len}u {{"));
+            }
+            e.store_here(home, place, value);
+            if guarded {
+                e.line("}");
+            }
+        }
+        Ok(e.finish())
+    }
     /// The tensor of the result.
     fn home(&self) -> Result<TensorId, Diagnostic> {
         self.context.homes.get(&self.unit.result()).copied().ok_or_else(|| internal("a unit's result has no memory"))
@@ -153,6 +193,11 @@ impl<'a> Epilogue<'a> {
     fn ops(&self) -> u64 {
         self.unit.path.iter().map(|id| body_ops(self.context, *id)).sum()
     }
+}
+
+/// Four places next to each other, the first at a multiple of 4.
+fn is_quad(places: &[Index]) -> bool {
+    places[0].known_rem(4) == Some(0) && (1..4).all(|lane| places[lane as usize] == places[0].plus(lane))
 }
 
 /// Operations of a map's body.

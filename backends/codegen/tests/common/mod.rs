@@ -48,14 +48,20 @@ pub fn targets() -> Vec<Target> {
     let chunks = Target { name: "chunks".to_string(), max_iterations: 300, ..portable.clone() };
     let subgroups =
         Target { name: "subgroups".to_string(), subgroup: Some(Subgroups { min: 8, max: 8 }), ..portable.clone() };
-    vec![portable, windows, chunks, subgroups]
+    let wide = Target { name: "wide".to_string(), wide: true, ..subgroups.clone() };
+    let narrow = Target { name: "wide windows".to_string(), wide: true, ..windows.clone() };
+    vec![portable, windows, chunks, subgroups, wide, narrow]
 }
 
-/// Those of the targets that the device can run: a fixed subgroup width is the device's own, or left out.
+/// Those of the targets that the device can run: a fixed subgroup width is the device's own, or left out, and so are 64-bit
+/// integers.
 pub fn device_targets() -> Vec<Target> {
     let width = gpu().facts().subgroup.filter(|(min, max)| min == max).map(|(min, max)| Subgroups { min, max });
     let mut all = targets();
-    all.iter_mut().filter(|t| t.subgroup.is_some()).for_each(|t| t.subgroup = width);
+    for target in &mut all {
+        target.subgroup = target.subgroup.and(width);
+        target.wide &= gpu().facts().int64;
+    }
     all
 }
 
