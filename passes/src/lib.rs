@@ -19,7 +19,7 @@ pub use dead_code::DeadCode;
 pub use expand_composites::ExpandComposites;
 pub use fold_constants::FoldConstants;
 pub use inline_calls::InlineCalls;
-pub use pipeline::{Options, passes, pipeline};
+pub use pipeline::{Optimizer, Options, passes, pipeline};
 pub use specialize::Specialize;
 
 use selvedge_ir::{Diagnostic, Module};

@@ -1,28 +1,81 @@
 //! The pipeline as one list.
 
-use crate::{Canonicalize, DeadCode, ExpandComposites, FoldConstants, InlineCalls, Pass, Specialize};
+use crate::saturate::{Rates, Saturate, Strategy};
+use crate::{Canonicalize, DeadCode, ExpandComposites, FoldConstants, InlineCalls, Notes, Pass, Specialize};
 use selvedge_ir::{Diagnostic, Module};
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+/// How hard the rewrite rules work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Optimizer {
+    /// Not at all: composites are expanded, every operator stays what the model says.
+    None,
+    /// One after another, each where it does not make the program dearer.
+    Greedy,
+    /// In one e-graph, from which the cheapest program is taken.
+    #[default]
+    Saturate,
+}
+
+impl Optimizer {
+    /// All of them.
+    pub const ALL: [Optimizer; 3] = [Optimizer::None, Optimizer::Greedy, Optimizer::Saturate];
+    /// The word on the command line.
+    pub fn text(self) -> &'static str {
+        match self {
+            Optimizer::None => "none",
+            Optimizer::Greedy => "greedy",
+            Optimizer::Saturate => "saturate",
+        }
+    }
+}
+
+impl fmt::Display for Optimizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+impl FromStr for Optimizer {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Optimizer, String> {
+        Optimizer::ALL
+            .into_iter()
+            .find(|o| o.text() == text)
+            .ok_or_else(|| format!("`{text}` is no optimizer: none, greedy or saturate"))
+    }
+}
 
 /// What the pipeline is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Options {
     /// The extent of each symbol.
     pub symbols: BTreeMap<String, usize>,
     /// Elements that a folded constant may have at most.
     pub fold_limit: usize,
+    /// Whether, and how, the rewrite rules are used.
+    pub optimizer: Optimizer,
+    /// What the cost model knows of the device.
+    pub rates: Rates,
 }
 
 impl Default for Options {
     fn default() -> Options {
         // 4096 elements: tables of positions and taps fold, nothing that would weigh in a bundle does.
-        Options { symbols: BTreeMap::new(), fold_limit: 4096 }
+        Options {
+            symbols: BTreeMap::new(),
+            fold_limit: 4096,
+            optimizer: Optimizer::default(),
+            rates: Rates::default(),
+        }
     }
 }
 
 /// The passes in order.
 pub fn passes(options: &Options) -> Vec<Box<dyn Pass>> {
-    vec![
+    let mut passes: Vec<Box<dyn Pass>> = vec![
         // First: everything after may rely on numbers.
         Box::new(Specialize { symbols: options.symbols.clone() }),
         // Before the work on every function: those that are never scheduled are not worked on.
@@ -35,9 +88,19 @@ pub fn passes(options: &Options) -> Vec<Box<dyn Pass>> {
         Box::new(FoldConstants { limit: options.fold_limit }),
         // Folding makes equal constants.
         Box::new(Canonicalize),
-        // Last: all passes leave behind what is no longer read.
-        Box::new(DeadCode),
-    ]
+    ];
+    let strategy = match options.optimizer {
+        Optimizer::None => None,
+        Optimizer::Greedy => Some(Strategy::Greedy),
+        Optimizer::Saturate => Some(Strategy::Saturate),
+    };
+    if let Some(strategy) = strategy {
+        // After everything that always helps: the graph starts small.
+        passes.push(Box::new(Saturate::new(options.rates, strategy)));
+    }
+    // Last: all passes leave behind what is no longer read.
+    passes.push(Box::new(DeadCode));
+    passes
 }
 
 /// Runs the pipeline. `observer` sees the module that each pass gives, with the pass' name.
@@ -49,8 +112,9 @@ pub fn pipeline(
     options: &Options,
     observer: &mut dyn FnMut(&'static str, &Module),
 ) -> Result<Module, Diagnostic> {
+    let mut notes = Notes::default();
     passes(options).iter().try_fold(module, |module, pass| {
-        let module = pass.run(module)?;
+        let module = pass.run_noting(module, &mut notes)?;
         observer(pass.name(), &module);
         Ok(module)
     })

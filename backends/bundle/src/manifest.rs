@@ -209,6 +209,9 @@ pub struct Dispatch {
     pub flops: u64,
     /// Bytes of operands read and results written, each once.
     pub bytes: u64,
+    /// Those of them that are weights and constants.
+    #[serde(default)]
+    pub weight_bytes: u64,
 }
 
 /// A copy between regions of equal size.

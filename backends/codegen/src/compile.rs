@@ -21,6 +21,8 @@ use std::collections::{BTreeMap, HashMap};
 pub struct Options {
     /// What the compiled size is, for people and for choosing among plans: `batch=2 height=28 width=28`.
     pub size: String,
+    /// One kernel an operator: views stay free, nothing is computed in another operator's kernel.
+    pub unfused: bool,
 }
 
 /// A compiled module: everything of a bundle but the checkpoint's bytes.
@@ -56,7 +58,7 @@ impl Compiled {
 pub fn compile(module: &Module, target: &Target, options: &Options) -> Result<Compiled, Diagnostics> {
     let mut forced: Forced = BTreeMap::new();
     loop {
-        match Compiler::new(module, target, &forced)?.run(options) {
+        match Compiler::new(module, target, &forced, options)?.run(options) {
             Ok(compiled) => {
                 verify::verify(compiled.plan(), &compiled.manifest, target)?;
                 return Ok(compiled);
@@ -95,6 +97,7 @@ struct Compiler<'m> {
     module: &'m Module,
     target: &'m Target,
     forced: &'m Forced,
+    unfused: bool,
     tensors: Vec<Tensor>,
     names: Names,
     /// Weights in manifest order, and their tensors.
@@ -108,7 +111,12 @@ struct Compiler<'m> {
 }
 
 impl<'m> Compiler<'m> {
-    fn new(module: &'m Module, target: &'m Target, forced: &'m Forced) -> Result<Self, Diagnostics> {
+    fn new(
+        module: &'m Module,
+        target: &'m Target,
+        forced: &'m Forced,
+        options: &Options,
+    ) -> Result<Self, Diagnostics> {
         let mut tensors = Vec::new();
         let names = Names::new(module, &mut tensors)?;
         let needs = Requirements {
@@ -125,6 +133,7 @@ impl<'m> Compiler<'m> {
             module,
             target,
             forced,
+            unfused: options.unfused,
             tensors,
             names,
             weights: Vec::new(),

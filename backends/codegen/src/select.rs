@@ -147,6 +147,37 @@ pub fn select(function: &Function, force: &[ValueId]) -> Selection {
     Selection { stored: s.stored, units }
 }
 
+/// The values to force so that every operator has a kernel of its own; views and what lies in memory have none.
+pub fn separate(function: &Function) -> Vec<ValueId> {
+    let has_kernel = |id: &ValueId| match function.op(*id) {
+        Some((op, _)) => match op {
+            Op::Transpose(_) | Op::Reshape(_) | Op::Broadcast(_) | Op::Slice(_) => false,
+            Op::Input(_) | Op::Weight(_) | Op::State(_) | Op::Const(_) | Op::Iota(_) => false,
+            Op::Map(_)
+            | Op::Pad(_)
+            | Op::Concat(_)
+            | Op::Gather(_)
+            | Op::Reduce(_)
+            | Op::Contract(_)
+            | Op::Window(_)
+            | Op::Scan(_)
+            | Op::Scatter(_)
+            | Op::Topk(_)
+            | Op::Softmax(_)
+            | Op::LayerNorm(_)
+            | Op::RmsNorm(_)
+            | Op::GroupNorm(_)
+            | Op::Attention(_)
+            | Op::LocalAttention(_)
+            | Op::Rope(_)
+            | Op::PoolTokens(_)
+            | Op::Resize(_) => true,
+        },
+        None => false,
+    };
+    function.ids().filter(has_kernel).collect()
+}
+
 /// A value inside a unit that would take about half of what the unit reads with it, were it stored.
 pub fn divide(function: &Function, selection: &Selection, unit: &Unit) -> Option<ValueId> {
     let mut leaves: HashMap<ValueId, BTreeSet<ValueId>> = HashMap::new();

@@ -29,6 +29,35 @@ pub struct Target {
     pub wide: bool,
     /// Subgroup operations are there, and this is the width if it is the same for all kernels.
     pub subgroup: Option<Subgroups>,
+    /// How fast it is, roughly; plans are compared by it.
+    #[serde(default)]
+    pub rates: Rates,
+}
+
+/// Speeds of a device, roughly: they decide between plans, and nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rates {
+    /// Bytes that memory moves in a second.
+    pub bytes_per_second: f64,
+    /// Floating-point operations in a second, at the rate of a good contraction.
+    pub flops_per_second: f64,
+    /// Seconds that a dispatch takes besides its work.
+    pub dispatch_seconds: f64,
+}
+
+impl Rates {
+    /// A GPU with memory of its own.
+    pub const DISCRETE: Rates = Rates { bytes_per_second: 400e9, flops_per_second: 12e12, dispatch_seconds: 4e-6 };
+    /// A GPU that shares memory with the processor.
+    pub const INTEGRATED: Rates = Rates { bytes_per_second: 50e9, flops_per_second: 1.5e12, dispatch_seconds: 6e-6 };
+    /// A processor behind a graphics driver.
+    pub const PROCESSOR: Rates = Rates { bytes_per_second: 10e9, flops_per_second: 40e9, dispatch_seconds: 30e-6 };
+}
+
+impl Default for Rates {
+    fn default() -> Rates {
+        Rates::DISCRETE
+    }
 }
 
 /// Range of subgroup widths.
@@ -55,6 +84,7 @@ impl Target {
             f16: false,
             wide: false,
             subgroup: None,
+            rates: Rates::default(),
         }
     }
 }

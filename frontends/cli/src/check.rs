@@ -1,6 +1,6 @@
 //! `selvedge check`: recorded inputs through a model, compared with the recorded outputs.
 
-use crate::common::{DeviceArg, device, out};
+use crate::common::{DeviceArg, OptimizerArg, device, out};
 use crate::{Error, Outcome, report, status};
 use selvedge::check::{self, Report};
 use serde_json::{Value, json};
@@ -13,6 +13,8 @@ pub struct Args {
     folders: Vec<PathBuf>,
     #[command(flatten)]
     device: DeviceArg,
+    #[command(flatten)]
+    optimizer: OptimizerArg,
     /// Largest rel_l2 of an output that passes, instead of each case's own.
     #[arg(long, value_name = "REL_L2")]
     tol: Option<f64>,
@@ -27,7 +29,7 @@ pub fn run(args: &Args) -> Result<Outcome, Error> {
     let (mut passed, mut refused) = (0, None);
     for folder in &args.folders {
         // A folder that cannot be checked fails, and the others are still checked.
-        match check::check(folder, &device, args.tol) {
+        match check::check(folder, &device, &args.optimizer.settings(), args.tol) {
             Ok(report) => {
                 if !args.json {
                     print(&report);

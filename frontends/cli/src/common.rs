@@ -1,6 +1,7 @@
 //! Arguments and helpers that commands share.
 
 use clap::Args;
+use selvedge::compile::{Optimizer, Settings};
 use selvedge::{Diagnostic, Error};
 
 pub use selvedge::explain::bytes;
@@ -20,6 +21,22 @@ pub struct DeviceArg {
     /// auto, host, gpu, or a device's name (a part is enough); see `selvedge devices`.
     #[arg(long, default_value = "auto", value_name = "NAME")]
     pub device: String,
+}
+
+/// How hard to optimise.
+#[derive(Args, Clone, Debug)]
+pub struct OptimizerArg {
+    /// How hard the rewrite rules work: none (one kernel an operator), greedy (one rule after another), or saturate (all
+    /// rules in one e-graph, from which the cheapest program is taken).
+    #[arg(long, default_value = "saturate", value_name = "none|greedy|saturate")]
+    pub optimizer: Optimizer,
+}
+
+impl OptimizerArg {
+    /// As settings of a compilation.
+    pub fn settings(&self) -> Settings {
+        Settings { optimizer: self.optimizer }
+    }
 }
 
 /// Whom to believe.

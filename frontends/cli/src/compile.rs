@@ -1,6 +1,6 @@
 //! `selvedge compile`: a model as one file.
 
-use crate::common::{Size, bytes, out, wrong};
+use crate::common::{OptimizerArg, Size, bytes, out, wrong};
 use crate::picture::Output;
 use crate::{Error, Outcome};
 use selvedge::compile::Options;
@@ -27,6 +27,8 @@ pub struct Args {
     /// portable, this (the adapter of this machine), or a JSON file with a target's limits.
     #[arg(long, default_value = "portable", value_name = "portable|this|FILE")]
     target: String,
+    #[command(flatten)]
+    optimizer: OptimizerArg,
     /// Sampler to use instead of the model's own: ddpm, ddim, euler or heun.
     #[arg(long, value_name = "NAME")]
     sampler: Option<String>,
@@ -60,7 +62,7 @@ pub fn run(args: &Args) -> Result<Outcome, Error> {
     let target = selvedge::target::parse(&args.target)?;
     let source = Opened::open(&args.model)?.source(args.batch, args.sampler.as_deref())?;
     crate::generate::check_size(source.info(), args.size)?;
-    let options = Options { target, dump: args.dump.clone() };
+    let options = Options { target, dump: args.dump.clone(), settings: args.optimizer.settings() };
     let mut compiled = source.compile(&options)?;
     if args.link_weights {
         compiled.link_weights(args.output.parent().unwrap_or(&args.output))?;
@@ -77,6 +79,12 @@ pub fn run(args: &Args) -> Result<Outcome, Error> {
     }
     out!("{}: {}, target {}", args.output.display(), bytes(file.len() as u64), report.target);
     out!("{} dispatches of {} kernels, planned peak {}", report.dispatches, report.kernels, bytes(report.peak_bytes));
+    for function in &compiled.notes().saturation {
+        out!("{}", function.summary());
+    }
+    for line in &compiled.notes().lines {
+        out!("{line}");
+    }
     for (stage, time) in &report.stages {
         out!("{:>10.1} ms  {stage}", time.as_secs_f64() * 1e3);
     }

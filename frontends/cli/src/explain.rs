@@ -1,6 +1,6 @@
 //! `selvedge explain`: the plan, kernel by kernel.
 
-use crate::common::{out, wrong};
+use crate::common::{OptimizerArg, out, wrong};
 use crate::{Error, Outcome};
 use selvedge::bundle::manifest::PlanFunction;
 use selvedge::compile::Options;
@@ -17,6 +17,8 @@ pub struct Args {
     /// portable, this (the adapter of this machine), or a JSON file with a target's limits (models only).
     #[arg(long, default_value = "portable", value_name = "portable|this|FILE")]
     target: String,
+    #[command(flatten)]
+    optimizer: OptimizerArg,
     /// Only this function.
     #[arg(long, value_name = "NAME")]
     function: Option<String>,
@@ -34,7 +36,7 @@ pub fn run(args: &Args) -> Result<Outcome, Error> {
         Opened::Bundle(file) => file.manifest()?,
         Opened::Model(_) => {
             let target = selvedge::target::parse(&args.target)?;
-            opened.source(args.batch, None)?.compile(&Options { target, dump: None })?.manifest().clone()
+            opened.source(args.batch, None)?.compile(&Options { target, dump: None, settings: args.optimizer.settings() })?.manifest().clone()
         }
     };
     let wanted = |f: &&PlanFunction| args.function.as_ref().is_none_or(|name| *name == f.name);

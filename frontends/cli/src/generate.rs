@@ -1,9 +1,10 @@
 //! `selvedge generate`: pictures from a model.
 
-use crate::common::{DeviceArg, Size, TrustArg, bytes, device, out, wrong};
+use crate::common::{DeviceArg, OptimizerArg, Size, TrustArg, bytes, device, out, wrong};
 use crate::picture::{Output, grid, png};
 use crate::progress::Bars;
 use crate::{Error, Outcome};
+use selvedge::compile::Settings;
 use selvedge::open::Opened;
 use selvedge::sample::{self, Order};
 use selvedge::zoo::program::PipelineInfo;
@@ -24,6 +25,8 @@ pub struct Args {
     /// Sampler to use instead of the model's own: ddpm, ddim, euler or heun.
     #[arg(long, value_name = "NAME")]
     pub sampler: Option<String>,
+    #[command(flatten)]
+    pub optimizer: OptimizerArg,
 }
 
 /// What is asked for; the same for `generate` and `run`.
@@ -66,11 +69,16 @@ pub struct OrderArgs {
 }
 
 pub fn run(args: &Args) -> Result<Outcome, Error> {
-    generate(&args.model, &args.order, args.sampler.as_deref())
+    generate(&args.model, &args.order, args.sampler.as_deref(), &args.optimizer.settings())
 }
 
 /// The whole of `generate` and `run`.
-pub fn generate(model: &str, args: &OrderArgs, sampler: Option<&str>) -> Result<Outcome, Error> {
+pub fn generate(
+    model: &str,
+    args: &OrderArgs,
+    sampler: Option<&str>,
+    settings: &Settings,
+) -> Result<Outcome, Error> {
     if args.prompt.is_some() {
         return Err(wrong("prompt", format!("`{model}` has no text encoder"), "choose a class with --label"));
     }
@@ -98,7 +106,7 @@ pub fn generate(model: &str, args: &OrderArgs, sampler: Option<&str>) -> Result<
         }
         bars.event(&event);
     };
-    let mut session = source.session(&device, &mut events)?;
+    let mut session = source.session(&device, settings, &mut events)?;
     let prepared = started.elapsed();
     let images = sample::sample(&mut session, &info, &order, &mut events)?;
     drop(bars);

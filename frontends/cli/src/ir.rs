@@ -1,6 +1,6 @@
 //! `selvedge ir`: modules in text form.
 
-use crate::common::{DeviceArg, device, out, wrong};
+use crate::common::{DeviceArg, OptimizerArg, device, out, wrong};
 use crate::{Error, Outcome};
 use clap::Subcommand;
 use selvedge::ir::{Module, Tensor};
@@ -32,6 +32,8 @@ enum Command {
         /// Only these passes, in this order.
         #[arg(long, value_name = "NAME[,NAME…]", value_delimiter = ',')]
         pass: Vec<String>,
+        #[command(flatten)]
+        optimizer: OptimizerArg,
     },
     /// Run a function on random inputs and weights, and print what it returns.
     Run {
@@ -48,6 +50,8 @@ enum Command {
         seed: u64,
         #[command(flatten)]
         device: DeviceArg,
+        #[command(flatten)]
+        optimizer: OptimizerArg,
     },
 }
 
@@ -59,15 +63,15 @@ pub fn run(args: &Args) -> Result<Outcome, Error> {
             out!("{}: {} functions, {values} values, valid", file.display(), module.functions.len());
         }
         Command::Print { file } => out!("{}", selvedge::text::read(file)?.to_string().trim_end()),
-        Command::Opt { file, pass } => {
+        Command::Opt { file, pass, optimizer } => {
             let module = selvedge::text::read(file)?;
-            out!("{}", selvedge::compile::optimise(module, pass)?.to_string().trim_end());
+            out!("{}", selvedge::compile::optimise(module, pass, &optimizer.settings())?.to_string().trim_end());
         }
-        Command::Run { file, function, dims, seed, device: arg } => {
+        Command::Run { file, function, dims, seed, device: arg, optimizer } => {
             let module = specialise(selvedge::text::read(file)?, dims)?;
             let name = choose(&module, function.as_deref(), file)?;
             let device = device(arg)?;
-            let outputs = selvedge::text::run(&module, &name, *seed, &device)?;
+            let outputs = selvedge::text::run(&module, &name, *seed, &device, &optimizer.settings())?;
             print(&outputs);
         }
     }

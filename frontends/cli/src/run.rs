@@ -21,5 +21,6 @@ pub fn run(args: &Args) -> Result<Outcome, Error> {
     if !Path::new(&args.bundle).is_file() {
         return Err(wrong("bundle", format!("`{}` does not exist", args.bundle), "make one with `selvedge compile`"));
     }
-    generate(&args.bundle, &args.order, None)
+    // What is compiled already is not optimised again.
+    generate(&args.bundle, &args.order, None, &Default::default())
 }

@@ -1,7 +1,7 @@
 //! Fixture folders on a device: recorded inputs in, outputs compared with the recorded ones.
 
 use crate::compare::{Comparison, compare};
-use crate::compile;
+use crate::compile::{self, Settings};
 use crate::device::Device;
 use crate::error::Error;
 use crate::weights::Cached;
@@ -45,12 +45,12 @@ impl Report {
 ///
 /// # Errors
 /// A folder that is no case, or damaged; device trouble. A distance beyond tolerance is no error: see [`Report::ok`].
-pub fn check(folder: &Path, device: &Device, tol: Option<f64>) -> Result<Report, Error> {
+pub fn check(folder: &Path, device: &Device, settings: &Settings, tol: Option<f64>) -> Result<Report, Error> {
     let case = cases::open(folder)?;
     let mut outputs = Vec::new();
     for run in &case.runs {
         let weights = Arc::new(Cached::new(run.weights.clone()));
-        let mut session = compile::session(run.module.clone(), weights, Value::Null, device, &mut |_| {})?;
+        let mut session = compile::session_with(run.module.clone(), weights, Value::Null, device, settings, &mut |_| {})?;
         let output = session.run(&run.run, &mut |_| {})?;
         for expected in &run.expected {
             let got = run.got(expected, &output)?;

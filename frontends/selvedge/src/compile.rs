@@ -13,13 +13,16 @@ use crate::weights::{Weights, bundle_bytes};
 use selvedge_bundle::Bundle;
 use selvedge_bundle::manifest::Manifest;
 use selvedge_ir::{Diagnostic, Module, TensorType};
-use selvedge_passes::{ExpandComposites, Pass, Specialize};
+use selvedge_passes::saturate::Rates;
+use selvedge_passes::{Notes, Pass, Specialize};
 use selvedge_zoo::program::PipelineInfo;
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+pub use selvedge_passes::Optimizer;
 
 /// How to compile.
 #[derive(Clone, Debug)]
@@ -28,13 +31,22 @@ pub struct Options {
     pub target: Target,
     /// A folder that gets every stage as text.
     pub dump: Option<PathBuf>,
+    /// What does not depend on the device.
+    pub settings: Settings,
 }
 
 impl Options {
     /// For a target, without dumps.
     pub fn new(target: Target) -> Options {
-        Options { target, dump: None }
+        Options { target, dump: None, settings: Settings::default() }
     }
+}
+
+/// What a user may choose for any device.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Settings {
+    /// How hard the rewrite rules work.
+    pub optimizer: Optimizer,
 }
 
 /// A compiled program.
@@ -43,10 +55,10 @@ pub struct Compiled {
     kernels: Vec<String>,
     /// Bytes of weights that the code generator made, by index.
     constants: BTreeMap<u32, Vec<u8>>,
-    /// Composites whole, as the host runs it; the kernels compute the same.
     module: Module,
     weights: Weights,
     stages: Vec<(String, Duration)>,
+    notes: Notes,
 }
 
 /// What compiling took and gave.
@@ -82,7 +94,11 @@ impl Compiled {
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
-    /// The module that the kernels compute, with composites whole.
+    /// What the passes have to tell.
+    pub fn notes(&self) -> &Notes {
+        &self.notes
+    }
+    /// The module that the kernels compute.
     pub fn module(&self) -> &Module {
         &self.module
     }
@@ -146,11 +162,12 @@ impl Compiled {
 pub fn compile(module: Module, weights: Weights, pipeline: Value, options: &Options) -> Result<Compiled, Error> {
     let mut dump = Dump::new(options.dump.as_deref())?;
     let mut stages = Vec::new();
-    let whole = for_host(module.clone(), &mut Dump::new(None)?, &mut Vec::new())?;
-    let all = selvedge_passes::passes(&Default::default());
-    let module = run_passes(module, all.iter().map(Box::as_ref), &mut dump, &mut stages)?;
+    let all = passes(&options.settings, &options.target);
+    let mut notes = Notes::default();
+    let module = run_passes(module, all.iter().map(Box::as_ref), &mut dump, &mut stages, &mut notes)?;
     let started = Instant::now();
-    let size = selvedge_codegen::Options { size: size(&pipeline) };
+    let unfused = options.settings.optimizer == Optimizer::None;
+    let size = selvedge_codegen::Options { size: size(&pipeline), unfused };
     let lowered = selvedge_codegen::compile(&module, &options.target, &size).map_err(refused)?;
     stages.push(("codegen".to_string(), started.elapsed()));
     let started = Instant::now();
@@ -163,7 +180,7 @@ pub fn compile(module: Module, weights: Weights, pipeline: Value, options: &Opti
     stages.push(("hash weights".to_string(), started.elapsed()));
     dump.stage("plan.txt", || explain::text(&manifest, None, true))?;
     dump.kernels(manifest.kernels.iter().zip(&lowered.kernels).map(|(k, text)| (k.name.as_str(), text.as_str())))?;
-    Ok(Compiled { manifest, kernels: lowered.kernels, constants: lowered.constants, module: whole, weights, stages })
+    Ok(Compiled { manifest, kernels: lowered.kernels, constants: lowered.constants, module, weights, stages, notes })
 }
 
 fn declared<'m>(module: &'m Module, name: &str) -> Result<&'m TensorType, Error> {
@@ -205,13 +222,31 @@ pub fn session(
     device: &Device,
     events: &mut Observer,
 ) -> Result<Session, Error> {
+    session_with(module, weights, pipeline, device, &Settings::default(), events)
+}
+
+/// [`session`] with settings.
+///
+/// # Errors
+/// As [`session`].
+pub fn session_with(
+    module: Module,
+    weights: Weights,
+    pipeline: Value,
+    device: &Device,
+    settings: &Settings,
+    events: &mut Observer,
+) -> Result<Session, Error> {
     match device {
         Device::Host => {
-            let module = for_host(module, &mut Dump::new(None)?, &mut Vec::new())?;
+            let all = passes(settings, &device.target());
+            let (mut dump, mut notes) = (Dump::new(None)?, Notes::default());
+            let module = run_passes(module, all.iter().map(Box::as_ref), &mut dump, &mut Vec::new(), &mut notes)?;
             Ok(Session::host(module, weights))
         }
         Device::Gpu(gpu) => {
-            let compiled = compile(module, weights, pipeline, &Options::new(gpu.target()))?;
+            let options = Options { settings: settings.clone(), ..Options::new(gpu.target()) };
+            let compiled = compile(module, weights, pipeline, &options)?;
             Ok(Session::gpu(GpuSession::load(gpu, &compiled.bundle()?, &Default::default(), true, events)?))
         }
     }
@@ -226,11 +261,8 @@ pub fn pipeline(info: &PipelineInfo) -> Value {
 ///
 /// # Errors
 /// An unknown pass; a module that a pass cannot handle.
-pub fn optimise(module: Module, names: &[String]) -> Result<Module, Error> {
-    let all = selvedge_passes::passes(&Default::default());
-    if names.is_empty() {
-        return run_passes(module, all.iter().map(Box::as_ref), &mut Dump::new(None)?, &mut Vec::new());
-    }
+pub fn optimise(module: Module, names: &[String], settings: &Settings) -> Result<Module, Error> {
+    let all = passes(settings, &Target::portable());
     let mut chosen: Vec<&dyn Pass> = Vec::new();
     for name in names {
         let pass = all.iter().find(|p| p.name() == name).ok_or_else(|| {
@@ -244,7 +276,20 @@ pub fn optimise(module: Module, names: &[String]) -> Result<Module, Error> {
         })?;
         chosen.push(pass.as_ref());
     }
-    run_passes(module, chosen.into_iter(), &mut Dump::new(None)?, &mut Vec::new())
+    if names.is_empty() {
+        chosen = all.iter().map(Box::as_ref).collect();
+    }
+    run_passes(module, chosen.into_iter(), &mut Dump::new(None)?, &mut Vec::new(), &mut Notes::default())
+}
+
+/// The pipeline for a target.
+fn passes(settings: &Settings, target: &Target) -> Vec<Box<dyn Pass>> {
+    let rates = Rates {
+        bytes_per_second: target.rates.bytes_per_second,
+        flops_per_second: target.rates.flops_per_second,
+        dispatch_seconds: target.rates.dispatch_seconds,
+    };
+    selvedge_passes::passes(&selvedge_passes::Options { optimizer: settings.optimizer, rates, ..Default::default() })
 }
 
 /// Gives symbols values.
@@ -255,24 +300,18 @@ pub fn specialise(module: Module, values: &BTreeMap<String, usize>) -> Result<Mo
     Ok(Specialize { symbols: values.clone() }.run(module)?)
 }
 
-/// The module as the host runs it: composites stay whole, because the host has kernels for them.
-fn for_host(module: Module, dump: &mut Dump, stages: &mut Vec<(String, Duration)>) -> Result<Module, Error> {
-    let all = selvedge_passes::passes(&Default::default());
-    let whole = all.iter().map(Box::as_ref).filter(|p| p.name() != ExpandComposites.name());
-    run_passes(module, whole, dump, stages)
-}
-
 /// Runs passes in order, dumps and times each, and verifies what they give.
 fn run_passes<'p>(
     mut module: Module,
     passes: impl Iterator<Item = &'p dyn Pass>,
     dump: &mut Dump,
     stages: &mut Vec<(String, Duration)>,
+    notes: &mut Notes,
 ) -> Result<Module, Error> {
     dump.stage("input.ir", || module.to_string())?;
     for pass in passes {
         let started = Instant::now();
-        module = pass.run(module)?;
+        module = pass.run_noting(module, notes)?;
         stages.push((pass.name().to_string(), started.elapsed()));
         dump.stage(&format!("{}.ir", pass.name()), || module.to_string())?;
     }

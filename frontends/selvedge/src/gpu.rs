@@ -5,7 +5,7 @@ use crate::event::{Event, Observer};
 use crate::link::LinkedFiles;
 use selvedge_bundle::Bundle;
 use selvedge_bundle::manifest::{Link, Weight};
-use selvedge_codegen::target::{Subgroups, Target};
+use selvedge_codegen::target::{Rates, Subgroups, Target};
 use selvedge_ir::interp::{Run, RunOutput};
 use selvedge_ir::{DType, Data, Diagnostic, Tensor, TensorType};
 use selvedge_runtime::{
@@ -54,7 +54,17 @@ pub fn target(facts: &DeviceFacts) -> Target {
         f16: facts.f16,
         wide: facts.int64 && facts.driver.contains("llvmpipe"),
         subgroup: facts.subgroup.map(|(min, max)| Subgroups { min, max }),
+        rates: rates(&facts.kind),
         ..Target::portable()
+    }
+}
+
+/// What the kind of an adapter says of its speed.
+fn rates(kind: &str) -> Rates {
+    match kind {
+        "cpu" => Rates::PROCESSOR,
+        "integrated" => Rates::INTEGRATED,
+        _ => Rates::DISCRETE,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Models by name: shipped ones, folders, compiled files. Each becomes a [`Source`] that runs on any device.
 
-use crate::compile::{self, Compiled, Options};
+use crate::compile::{self, Compiled, Options, Settings};
 use crate::device::Device;
 use crate::error::Error;
 use crate::event::Observer;
@@ -216,13 +216,14 @@ impl Source {
     ///
     /// # Errors
     /// The device lacks what it needs, weights are damaged, device trouble.
-    pub fn session(&self, device: &Device, events: &mut Observer) -> Result<Session, Error> {
+    pub fn session(&self, device: &Device, settings: &Settings, events: &mut Observer) -> Result<Session, Error> {
         match self {
-            Source::Program { program, weights } => compile::session(
+            Source::Program { program, weights } => compile::session_with(
                 program.module.clone(),
                 weights.clone(),
                 compile::pipeline(&program.info),
                 device,
+                settings,
                 events,
             ),
             Source::Bundle { file, .. } => file.session(device, events),

@@ -1,6 +1,6 @@
 //! Modules in text form: reading files, trying functions.
 
-use crate::compile;
+use crate::compile::{self, Settings};
 use crate::device::Device;
 use crate::error::Error;
 use crate::weights::{Random, Weights};
@@ -39,7 +39,13 @@ pub fn parse(file: &str, source: String) -> Result<Module, Error> {
 ///
 /// # Errors
 /// No such function, symbols left, device trouble.
-pub fn run(module: &Module, function: &str, seed: u64, device: &Device) -> Result<BTreeMap<String, Tensor>, Error> {
+pub fn run(
+    module: &Module,
+    function: &str,
+    seed: u64,
+    device: &Device,
+    settings: &Settings,
+) -> Result<BTreeMap<String, Tensor>, Error> {
     let random = Random { seed };
     let called = module
         .function(function)
@@ -54,6 +60,7 @@ pub fn run(module: &Module, function: &str, seed: u64, device: &Device) -> Resul
         inputs.insert(name.to_string(), tensor);
     }
     let weights: Weights = Arc::new(random);
-    let mut session = compile::session(module.clone(), weights, serde_json::Value::Null, device, &mut |_| {})?;
+    let pipeline = serde_json::Value::Null;
+    let mut session = compile::session_with(module.clone(), weights, pipeline, device, settings, &mut |_| {})?;
     session.call(function, &inputs)
 }

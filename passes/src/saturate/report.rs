@@ -91,6 +91,25 @@ pub struct Alternative {
     pub seconds: Option<f64>,
 }
 
+impl FunctionReport {
+    /// One line.
+    pub fn summary(&self) -> String {
+        let us = |s: f64| format!("{:.1} µs", s * 1e6);
+        let time = self.time.0 + self.time.1;
+        format!(
+            "@{}: {} → {} kernels, {} → {} by the cost model ({} nodes, {} rounds, {:.0} ms)",
+            self.name,
+            self.kernels.0,
+            self.kernels.1,
+            us(self.seconds_before),
+            us(self.seconds_after),
+            self.nodes,
+            self.rounds,
+            time.as_secs_f64() * 1e3
+        )
+    }
+}
+
 impl fmt::Display for FunctionReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let us = |s: f64| format!("{:.1} µs", s * 1e6);

@@ -203,6 +203,11 @@ impl<'m> Compiler<'m> {
             origins,
             flops,
             bytes: touches.iter().map(|t| traffic(t, &self.tensors[t.tensor])).sum(),
+            weight_bytes: touches
+                .iter()
+                .filter(|t| self.weight_tensors.contains(&t.tensor))
+                .map(|t| traffic(t, &self.tensors[t.tensor]))
+                .sum(),
         });
         Ok(())
     }

@@ -5,7 +5,7 @@ use crate::access::TensorId;
 use crate::emit::internal;
 use crate::flat::flatten;
 use crate::names::{self, Stage};
-use crate::select::{Selection, base, is_data, select};
+use crate::select::{Selection, base, is_data, select, separate};
 use selvedge_bundle::manifest::Weight;
 use selvedge_ir::func::Target as Goes;
 use selvedge_ir::ops::Const;
@@ -31,8 +31,11 @@ impl Compiler<'_> {
     /// Flattens and selects, and gives every stored value a tensor.
     pub(super) fn prepare(&mut self, stage: Stage, function: &Function) -> Result<Prepared, Diagnostic> {
         let flat = flatten(self.module, function)?;
-        let forced = self.forced.get(&flat.name).map_or(&[][..], |f| f);
-        let selection = select(&flat, forced);
+        let mut forced = self.forced.get(&flat.name).cloned().unwrap_or_default();
+        if self.unfused {
+            forced.extend(separate(&flat));
+        }
+        let selection = select(&flat, &forced);
         let mut p = Prepared {
             flat,
             selection,
