@@ -64,12 +64,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Options {
         // 4096 elements: tables of positions and taps fold, nothing that would weigh in a bundle does.
-        Options {
-            symbols: BTreeMap::new(),
-            fold_limit: 4096,
-            optimizer: Optimizer::default(),
-            rates: Rates::default(),
-        }
+        Options { symbols: BTreeMap::new(), fold_limit: 4096, optimizer: Optimizer::default(), rates: Rates::default() }
     }
 }
 

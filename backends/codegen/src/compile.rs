@@ -111,12 +111,7 @@ struct Compiler<'m> {
 }
 
 impl<'m> Compiler<'m> {
-    fn new(
-        module: &'m Module,
-        target: &'m Target,
-        forced: &'m Forced,
-        options: &Options,
-    ) -> Result<Self, Diagnostics> {
+    fn new(module: &'m Module, target: &'m Target, forced: &'m Forced, options: &Options) -> Result<Self, Diagnostics> {
         let mut tensors = Vec::new();
         let names = Names::new(module, &mut tensors)?;
         let needs = Requirements {

@@ -36,7 +36,11 @@ pub fn run(args: &Args) -> Result<Outcome, Error> {
         Opened::Bundle(file) => file.manifest()?,
         Opened::Model(_) => {
             let target = selvedge::target::parse(&args.target)?;
-            opened.source(args.batch, None)?.compile(&Options { target, dump: None, settings: args.optimizer.settings() })?.manifest().clone()
+            opened
+                .source(args.batch, None)?
+                .compile(&Options { target, dump: None, settings: args.optimizer.settings() })?
+                .manifest()
+                .clone()
         }
     };
     let wanted = |f: &&PlanFunction| args.function.as_ref().is_none_or(|name| *name == f.name);

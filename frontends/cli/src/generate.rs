@@ -73,12 +73,7 @@ pub fn run(args: &Args) -> Result<Outcome, Error> {
 }
 
 /// The whole of `generate` and `run`.
-pub fn generate(
-    model: &str,
-    args: &OrderArgs,
-    sampler: Option<&str>,
-    settings: &Settings,
-) -> Result<Outcome, Error> {
+pub fn generate(model: &str, args: &OrderArgs, sampler: Option<&str>, settings: &Settings) -> Result<Outcome, Error> {
     if args.prompt.is_some() {
         return Err(wrong("prompt", format!("`{model}` has no text encoder"), "choose a class with --label"));
     }

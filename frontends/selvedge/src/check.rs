@@ -50,7 +50,8 @@ pub fn check(folder: &Path, device: &Device, settings: &Settings, tol: Option<f6
     let mut outputs = Vec::new();
     for run in &case.runs {
         let weights = Arc::new(Cached::new(run.weights.clone()));
-        let mut session = compile::session_with(run.module.clone(), weights, Value::Null, device, settings, &mut |_| {})?;
+        let mut session =
+            compile::session_with(run.module.clone(), weights, Value::Null, device, settings, &mut |_| {})?;
         let output = session.run(&run.run, &mut |_| {})?;
         for expected in &run.expected {
             let got = run.got(expected, &output)?;

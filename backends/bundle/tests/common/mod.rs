@@ -48,7 +48,8 @@ pub fn manifest() -> Manifest {
             label: "%1 map".to_string(),
             origins: vec!["model.rs:3:5".to_string()],
             flops: 8,
-            bytes: 40, weight_bytes: 0,
+            bytes: 40,
+            weight_bytes: 0,
         }],
         copies: vec![Copy { source: region(1, 256, 16), destination: region(1, 0, 16) }],
     };

@@ -138,7 +138,8 @@ pub fn dispatch(kernel: u32, groups: u32, bindings: &[Region], label: &str) -> D
         label: label.to_string(),
         origins: vec![format!("model.rs:{}", label.len())],
         flops: 2,
-        bytes: 12, weight_bytes: 0,
+        bytes: 12,
+        weight_bytes: 0,
     }
 }
 
