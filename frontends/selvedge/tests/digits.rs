@@ -32,7 +32,7 @@ fn trajectory(device: &Device, points: usize) {
         let values = table.to_f32()[..steps * row].to_vec();
         *table = Tensor::new(TensorType::new(table.ty.dtype, sizes), selvedge::ir::Data::F32(values));
     }
-    let mut session = source.session(device, &mut |_| {}).expect("it loads");
+    let mut session = source.session(device, &Default::default(), &mut |_| {}).expect("it loads");
     let output = session.run(&run, &mut |_| {}).expect("it runs");
     let size: usize = want.sizes()[1..].iter().product();
     for (k, got) in output.trace["latents"].iter().enumerate() {
