@@ -35,7 +35,9 @@ fn @mlp(%x: f32[10,32]) -> f32[10,32] {
 
 #[test]
 fn an_mlp_is_two_dispatches() {
-    let compiled = compile(&module(MLP), &Target::portable(), &Options { size: "batch=10".to_string(), ..Options::default() }).unwrap();
+    let compiled =
+        compile(&module(MLP), &Target::portable(), &Options { size: "batch=10".to_string(), ..Options::default() })
+            .unwrap();
     let expected = include_str!("plans/mlp.txt");
     let got = compiled.text();
     if std::env::var_os("BLESS").is_some() {
