@@ -29,6 +29,7 @@ pub mod kernel;
 pub mod kernels;
 mod library;
 pub mod memory;
+pub mod probe;
 pub mod scalar;
 pub mod source;
 

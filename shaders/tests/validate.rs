@@ -8,7 +8,7 @@ use selvedge_ir::scalar::{Binary, Body, Scalar, Unary};
 use selvedge_shaders::catalogue;
 use selvedge_shaders::kernel::{Kernel, Limits};
 use selvedge_shaders::kernels::argreduce::{ArgreduceGroup, ArgreduceLane, Search};
-use selvedge_shaders::kernels::contract::{BOrder, Choice, Contract, Product, choose};
+use selvedge_shaders::kernels::contract::{BOrder, Choice, Contract, Product, candidates, choose};
 use selvedge_shaders::kernels::contract_subgroup::ContractSubgroup;
 use selvedge_shaders::kernels::map::Map;
 use selvedge_shaders::kernels::reduce::{Combine, ReduceGroup, ReduceLane, Reduction};
@@ -267,7 +267,14 @@ fn chosen_contractions_are_legal_and_waste_little() {
             for (m, n, k) in
                 [(1, 1, 1), (1, 1152, 1152), (2, 6912, 1152), (77, 64, 5), (1024, 1152, 4608), (5000, 30, 9)]
             {
-                let choice = choose(Product::new(3, m, n, k, b_order), subgroup, 256);
+                let product = Product::new(3, m, n, k, b_order);
+                let choice = choose(product, subgroup, 256);
+                let all = candidates(product, subgroup, 256);
+                let names: std::collections::BTreeSet<String> = all.iter().map(ToString::to_string).collect();
+                assert!(all[0] == choice && names.len() == all.len() && all.len() <= 12, "{names:?}");
+                for candidate in &all {
+                    candidate.kernel().check(&Limits::PORTABLE).unwrap_or_else(|e| panic!("{candidate}: {e}"));
+                }
                 let kernel = choice.kernel();
                 kernel.check(&Limits::PORTABLE).unwrap_or_else(|e| panic!("{e}"));
                 let tile = match choice {

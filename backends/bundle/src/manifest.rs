@@ -85,8 +85,11 @@ pub struct Link {
 /// A compute kernel; its WGSL is the U8 tensor `kernel:HASH`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Kernel {
-    /// A label for people: family and shape.
+    /// A label for people: the family.
     pub name: String,
+    /// Where the compiler had a choice: the unit's key and the candidate taken, as in `contract m512 …: subgroup 24x8`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub choice: String,
     /// blake3 of the WGSL text, in hex.
     pub hash: String,
     /// Extents of the workgroup.

@@ -9,6 +9,7 @@ use crate::emit::internal;
 use crate::memory::Space;
 use crate::names::{self, Names};
 use crate::target::Target;
+use crate::tune::{Choices, Tunable, Tuning};
 use crate::{ports, text, verify};
 use selvedge_bundle::manifest::{
     Access as Usage, FORMAT, Kernel, Manifest, Plan, Region, Requirements, Weight, WeightSlot,
@@ -23,6 +24,8 @@ pub struct Options {
     pub size: String,
     /// One kernel an operator: views stay free, nothing is computed in another operator's kernel.
     pub unfused: bool,
+    /// Candidates to take instead of the defaults, by the keys of units; see [`crate::tune`].
+    pub choices: Choices,
 }
 
 /// A compiled module: everything of a bundle but the checkpoint's bytes.
@@ -35,6 +38,8 @@ pub struct Compiled {
     pub kernels: Vec<String>,
     /// Bytes of weights that come from the module instead of a checkpoint, by weight index.
     pub constants: BTreeMap<u32, Vec<u8>>,
+    /// Units that could be computed in several ways, by key.
+    pub tunables: BTreeMap<String, Tunable>,
 }
 
 impl Compiled {
@@ -58,8 +63,10 @@ impl Compiled {
 pub fn compile(module: &Module, target: &Target, options: &Options) -> Result<Compiled, Diagnostics> {
     let mut forced: Forced = BTreeMap::new();
     loop {
-        match Compiler::new(module, target, &forced, options)?.run(options) {
-            Ok(compiled) => {
+        let tuning = Tuning::new(options.choices.clone());
+        match Compiler::new(module, target, &forced, options, &tuning)?.run(options) {
+            Ok(mut compiled) => {
+                compiled.tunables = tuning.into_found();
                 verify::verify(compiled.plan(), &compiled.manifest, target)?;
                 return Ok(compiled);
             }
@@ -108,10 +115,17 @@ struct Compiler<'m> {
     texts: Vec<String>,
     known: HashMap<String, u32>,
     needs: Requirements,
+    tuning: &'m Tuning,
 }
 
 impl<'m> Compiler<'m> {
-    fn new(module: &'m Module, target: &'m Target, forced: &'m Forced, options: &Options) -> Result<Self, Diagnostics> {
+    fn new(
+        module: &'m Module,
+        target: &'m Target,
+        forced: &'m Forced,
+        options: &Options,
+        tuning: &'m Tuning,
+    ) -> Result<Self, Diagnostics> {
         let mut tensors = Vec::new();
         let names = Names::new(module, &mut tensors)?;
         let needs = Requirements {
@@ -138,6 +152,7 @@ impl<'m> Compiler<'m> {
             texts: Vec::new(),
             known: HashMap::new(),
             needs,
+            tuning,
         })
     }
 
@@ -162,7 +177,7 @@ impl<'m> Compiler<'m> {
         let floor = arena.floor();
         let mut plan_functions = Vec::new();
         for p in &prepared {
-            match self.function(p, &mut arena, &floor) {
+            match self.function(p, plan_functions.len() as u32, &mut arena, &floor) {
                 Ok(f) => plan_functions.push(f),
                 Err(Failure::Refused(e)) => errors.extend(e.0),
                 Err(crowded @ Failure::Crowded { .. }) => return Err(crowded),
@@ -203,7 +218,7 @@ impl<'m> Compiler<'m> {
             plans: vec![plan],
             pipeline: serde_json::Value::Null,
         };
-        Ok(Compiled { manifest, kernels: self.texts, constants: self.constants })
+        Ok(Compiled { manifest, kernels: self.texts, constants: self.constants, tunables: BTreeMap::new() })
     }
 }
 

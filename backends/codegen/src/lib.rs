@@ -4,7 +4,7 @@
 //! that need memory are chosen and grouped into units ([`select`]), units become jobs ([`lower`]) that emit WGSL
 //! ([`emit`], with index arithmetic from [`index`]) through windows of memory ([`access`]); lifetimes give regions
 //! ([`memory`]), names give ports ([`names`], [`ports`]), and the plan is checked
-//! ([`verify`]) and printed ([`text`]).
+//! ([`verify`]) and printed ([`text`]). Where there are several kernels for a unit, one is chosen ([`tune`]).
 
 pub mod compile;
 pub mod target;
@@ -17,9 +17,12 @@ pub mod lower;
 pub mod memory;
 pub mod names;
 pub mod ports;
+pub mod probe;
 pub mod select;
 pub mod text;
+pub mod tune;
 pub mod verify;
 
 pub use compile::{Compiled, Options, compile};
 pub use target::{Subgroups, Target};
+pub use tune::{Choices, Tunable};

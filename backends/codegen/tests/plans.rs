@@ -49,6 +49,26 @@ fn an_mlp_is_two_dispatches() {
 }
 
 #[test]
+fn a_choice_of_the_caller_changes_the_kernel_and_nothing_else() {
+    let target = Target::portable();
+    let default = compile(&module(MLP), &target, &Options::default()).unwrap();
+    assert_eq!(default.tunables.len(), 2, "two contractions of different shapes: {:?}", default.tunables);
+    for (key, tunable) in &default.tunables {
+        assert_eq!((tunable.chosen, tunable.dispatches.len()), (0, 1), "{key}");
+        let other = tunable.candidates.last().unwrap();
+        let choices = BTreeMap::from([(key.clone(), other.clone()), ("no such key".to_string(), "x".to_string())]);
+        let chosen = compile(&module(MLP), &target, &Options { choices, ..Options::default() }).unwrap();
+        assert_eq!(chosen.tunables[key].name(), other);
+        let (function, dispatch) = tunable.dispatches[0];
+        for (d, (a, b)) in (0..).zip(default.plan().dispatches().zip(chosen.plan().dispatches())) {
+            let kernel = |c: &selvedge_codegen::Compiled, k: u32| c.manifest.kernels[k as usize].clone();
+            let (a, b) = (kernel(&default, a.kernel), kernel(&chosen, b.kernel));
+            assert_eq!(a.hash != b.hash, (function, dispatch) == (0, d), "{} and {}", a.choice, b.choice);
+        }
+    }
+}
+
+#[test]
 fn equal_blocks_share_kernels() {
     let block = |i: usize, x: &str| {
         format!(

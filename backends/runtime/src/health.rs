@@ -200,7 +200,7 @@ impl Session {
                     function: plan.name.clone(),
                     index: i,
                     label: dispatch.label.clone(),
-                    kernel: self.kernels[dispatch.kernel as usize].clone(),
+                    kernel: self.kernels[dispatch.kernel as usize].name.clone(),
                     origins: dispatch.origins.clone(),
                 }));
             }
@@ -216,7 +216,7 @@ impl Session {
     /// Regions that a dispatch may write.
     fn written(&self, function: usize, dispatch: usize) -> Vec<Region> {
         let dispatch = &self.plan.functions[function].dispatches[dispatch];
-        let accesses = &self.accesses[dispatch.kernel as usize];
+        let accesses = &self.kernels[dispatch.kernel as usize].bindings;
         let both = dispatch.bindings.iter().zip(accesses);
         let mut regions: Vec<Region> =
             both.filter(|(_, access)| **access == Access::ReadWrite).map(|(region, _)| *region).collect();

@@ -4,7 +4,7 @@ use crate::device::{DeviceFacts, Gpu, unmet};
 use crate::error::{Missing, RuntimeError};
 use crate::pipelines::{Layouts, bind_groups, create_pipelines};
 use crate::transfer::{Staging, Upload, new_buffer};
-use selvedge_bundle::manifest::{Access, Link, Manifest, Plan, Weight};
+use selvedge_bundle::manifest::{Kernel, Link, Manifest, Plan, Weight};
 use selvedge_bundle::{Bundle, WeightBytes};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -64,10 +64,7 @@ pub struct Session {
     pub(crate) buffers: Vec<wgpu::Buffer>,
     /// By kernel index; `None` for kernels of other plans.
     pub(crate) pipelines: Vec<Option<wgpu::ComputePipeline>>,
-    /// Names of the kernels.
-    pub(crate) kernels: Vec<String>,
-    /// Accesses of the kernels' bindings.
-    pub(crate) accesses: Vec<Vec<Access>>,
+    pub(crate) kernels: Vec<Kernel>,
     /// For each function, the bind group of each dispatch.
     pub(crate) groups: Vec<Vec<wgpu::BindGroup>>,
     pub(crate) staging: Staging,
@@ -126,8 +123,7 @@ impl Session {
             plan: plan.clone(),
             buffers,
             pipelines,
-            kernels: manifest.kernels.iter().map(|k| k.name.clone()).collect(),
-            accesses: manifest.kernels.iter().map(|k| k.bindings.clone()).collect(),
+            kernels: manifest.kernels.clone(),
             groups,
             staging: Staging::default(),
             bounce,
@@ -172,7 +168,7 @@ impl Session {
         let total = order.len() as u64;
         for (done, kernel) in order.into_iter().enumerate() {
             progress(Progress { stage: Stage::WarmUp, done: done as u64, total });
-            let name = &self.kernels[kernel as usize];
+            let name = &self.kernels[kernel as usize].name;
             let mut encoder = self.encoder("warm-up");
             {
                 let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());

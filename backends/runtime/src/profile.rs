@@ -25,8 +25,14 @@ pub struct DispatchTime {
     pub label: String,
     /// The kernel's name.
     pub kernel: String,
+    /// Distinct kernels have distinct numbers.
+    pub index: u32,
+    /// Where the compiler had a choice: key and candidate.
+    pub choice: String,
     /// Call sites of the model code.
     pub origins: Vec<String>,
+    /// Milliseconds from the first dispatch's start.
+    pub start_ms: f64,
     /// Milliseconds.
     pub ms: f64,
     /// Floating-point operations.
@@ -65,21 +71,27 @@ impl Session {
                 times.extend(self.time_on_device(index, start..count.min(start + QUERIES / 2))?);
             }
         } else {
+            let first = Instant::now();
+            let now = || first.elapsed().as_secs_f64() * 1e3;
             for dispatch in 0..count {
-                let begin = Instant::now();
+                let begin = now();
                 self.run_passes(index, dispatch..dispatch + 1, None)?;
-                times.push(begin.elapsed().as_secs_f64() * 1e3);
+                times.push((begin, now()));
             }
         }
         let mut encoder = self.encoder("profile");
         self.encode_copies(&mut encoder, index);
         let submission = self.gpu.submit(Some(encoder.finish()), "profiling")?;
         self.gpu.wait(Some(submission), "profiling")?;
-        let dispatches = self.plan.functions[index].dispatches.iter().zip(times).map(|(dispatch, ms)| DispatchTime {
+        let first = times.first().map_or(0.0, |t| t.0);
+        let dispatches = self.plan.functions[index].dispatches.iter().zip(&times).map(|(dispatch, (start, end))| DispatchTime {
             label: dispatch.label.clone(),
-            kernel: self.kernels[dispatch.kernel as usize].clone(),
+            kernel: self.kernels[dispatch.kernel as usize].name.clone(),
+            index: dispatch.kernel,
+            choice: self.kernels[dispatch.kernel as usize].choice.clone(),
             origins: dispatch.origins.clone(),
-            ms,
+            start_ms: start - first,
+            ms: end - start,
             flops: dispatch.flops,
             bytes: dispatch.bytes,
         });
@@ -102,8 +114,8 @@ impl Session {
         Ok(Bench::new(first, samples))
     }
 
-    /// Milliseconds of some dispatches, by timestamps at the ends of their passes.
-    fn time_on_device(&mut self, index: usize, range: std::ops::Range<usize>) -> Result<Vec<f64>, RuntimeError> {
+    /// Start and end of some dispatches in milliseconds of the device's clock, by timestamps at the ends of their passes.
+    fn time_on_device(&mut self, index: usize, range: std::ops::Range<usize>) -> Result<Vec<(f64, f64)>, RuntimeError> {
         let count = range.len() as u32 * 2;
         let bytes = u64::from(count) * 8;
         let (queries, resolved) = self.gpu.scoped("timestamps", bytes, || {
@@ -131,7 +143,8 @@ impl Session {
         let words = self.staging.finish(&self.gpu, reading)?;
         let ticks: Vec<u64> = words.chunks_exact(2).map(|w| u64::from(w[0]) | u64::from(w[1]) << 32).collect();
         let period = f64::from(self.gpu.queue.get_timestamp_period()); // nanoseconds of a tick
-        Ok(ticks.chunks_exact(2).map(|t| t[1].saturating_sub(t[0]) as f64 * period * 1e-6).collect())
+        let ms = |ticks: u64| ticks as f64 * period * 1e-6;
+        Ok(ticks.chunks_exact(2).map(|t| (ms(t[0]), ms(t[1].max(t[0])))).collect())
     }
 
     /// Runs dispatches in passes of their own and waits; pass k writes queries 2k and 2k + 1.

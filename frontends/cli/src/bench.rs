@@ -1,14 +1,19 @@
 //! `selvedge bench`: how fast a model, or a preset with random weights, runs.
 
 use crate::common::{DeviceArg, Size, TrustArg, bytes, device, out};
+use crate::picture::Output;
 use crate::progress::Bars;
 use crate::{Error, Outcome};
 use selvedge::bench::{self, Request};
+use std::path::PathBuf;
+use std::time::Instant;
 
 #[derive(clap::Args)]
 pub struct Args {
     /// A model folder, a compiled file (its first step function is measured), a shipped model's name, or a preset with
-    /// random weights: digits, dit-s-2, dit-b-2, dit-l-2, dit-xl-2, attention.
+    /// random weights: digits, dit-s-2, dit-b-2, dit-l-2, dit-xl-2, attention; or a workload: w1 (digits, batch 8), w2
+    /// (dit-s-2, batch 2), w3 (dit-xl-2 --blocks 2 --tokens 1024), w4a and w4b (attention --heads 16 --head-dim 64
+    /// --tokens 1024 or 4096).
     model: String,
     /// Images in one forward; 1 if absent. A compiled file has its own.
     #[arg(long)]
@@ -16,6 +21,18 @@ pub struct Args {
     /// Size of the sample (latents for the dit presets). A compiled file has its own.
     #[arg(long, value_name = "WxH")]
     size: Option<Size>,
+    /// Only the first K blocks of the model.
+    #[arg(long, value_name = "K")]
+    blocks: Option<usize>,
+    /// Tokens instead of a size: a square grid of patches, or the sequence of `attention`.
+    #[arg(long, value_name = "N")]
+    tokens: Option<usize>,
+    /// Heads of `attention`; 16 if absent.
+    #[arg(long, value_name = "H")]
+    heads: Option<usize>,
+    /// Features of a head of `attention`; 64 if absent.
+    #[arg(long, value_name = "D")]
+    head_dim: Option<usize>,
     /// Measured forwards, after one that is not measured.
     #[arg(long, default_value_t = 5, value_name = "N")]
     runs: usize,
@@ -23,36 +40,55 @@ pub struct Args {
     device: DeviceArg,
     #[command(flatten)]
     trust: TrustArg,
+    /// Also time each kernel on an adapter: time, GFLOP/s, GB/s, and the share of the device's measured ceilings.
+    #[arg(long)]
+    kernels: bool,
+    /// Write a timeline of host stages and device dispatches: JSON for Perfetto, or a picture if FILE ends in .svg.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// Print one JSON object on stdout.
     #[arg(long)]
     json: bool,
 }
 
-pub fn run(args: &Args) -> Result<Outcome, Error> {
+pub fn run(args: &Args, started: Instant) -> Result<Outcome, Error> {
     let request = Request {
         model: args.model.clone(),
         batch: args.batch,
         size: args.size.map(|s| [s.height, s.width]),
+        blocks: args.blocks,
+        tokens: args.tokens,
+        heads: args.heads,
+        head_dim: args.head_dim,
         runs: args.runs,
         trusted: args.trust.trust,
+        kernels: args.kernels || args.trace.is_some(),
+        started: Some(started),
     };
     bench::check(&request)?;
+    let trace = args.trace.as_deref().map(Output::new).transpose()?;
     let device = device(&args.device)?;
     let bars = Bars::default();
     let report = bench::bench(&request, &device, &mut |event| bars.event(&event))?;
     drop(bars);
+    if let (Some(trace), Some(path)) = (trace, &args.trace) {
+        let picture = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("svg"));
+        let text = if picture { report.timeline.to_svg() } else { report.timeline.to_json().to_string() };
+        trace.write(text.as_bytes())?;
+    }
     if args.json {
         out!("{}", report.to_json());
         return Ok(Outcome::Done);
     }
     out!("{} batch {} {} on {} ({})", report.model, report.batch, report.size, report.device, report.driver);
     out!(
-        "forward: median {:.2} ms, min {:.2}, spread {:.2} over {} runs; first run {:.1} ms",
+        "forward: median {:.2} ms, min {:.2}, spread {:.2} over {} runs; first run {:.1} ms, first output {:.2} s after the start",
         report.median_ms,
         report.min_ms,
         report.spread_ms,
         report.runs,
-        report.first_run_ms
+        report.first_run_ms,
+        report.first_output_ms / 1e3
     );
     out!("{:.2} GFLOP a forward, {:.1} GFLOP/s", report.gflop, report.gflops);
     if let Some(plan) = &report.plan {
@@ -60,6 +96,9 @@ pub fn run(args: &Args) -> Result<Outcome, Error> {
     }
     for (stage, ms) in &report.compile_ms {
         out!("{ms:>10.1} ms  {stage}");
+    }
+    for line in report.table.iter().flat_map(|t| t.lines()) {
+        out!("{line}");
     }
     Ok(Outcome::Done)
 }

@@ -19,6 +19,7 @@ mod run;
 use clap::{Parser, Subcommand};
 use selvedge::Error;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 /// Compile and run diffusion transformers on any GPU.
 #[derive(Parser)]
@@ -60,6 +61,7 @@ enum Outcome {
 }
 
 fn main() -> ExitCode {
+    let started = started();
     let default_hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         default_hook(info);
@@ -70,7 +72,7 @@ fn main() -> ExitCode {
         Command::Compile(args) => compile::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
-        Command::Bench(args) => bench::run(&args),
+        Command::Bench(args) => bench::run(&args, started),
         Command::Inspect(args) => inspect::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Explain(args) => explain::run(&args),
@@ -85,6 +87,19 @@ fn main() -> ExitCode {
             ExitCode::from(status(&error))
         }
     }
+}
+
+/// When the process started: on Linux as the system counts it, to 10 ms; elsewhere now.
+fn started() -> Instant {
+    let now = Instant::now();
+    let age = || -> Option<Duration> {
+        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+        // Field 22 in ticks of 10 ms since the machine started; the name in field 2 may hold anything.
+        let ticks: f64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+        let uptime: f64 = std::fs::read_to_string("/proc/uptime").ok()?.split_whitespace().next()?.parse().ok()?;
+        Duration::try_from_secs_f64(uptime - ticks / 100.0).ok()
+    };
+    age().and_then(|age| now.checked_sub(age)).unwrap_or(now)
 }
 
 /// The exit status of an error.

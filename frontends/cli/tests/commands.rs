@@ -127,6 +127,32 @@ fn facts_about_models_bundles_and_devices() {
     assert!(selvedge(&["devices"]).ok().stdout.contains("host"));
     let bench = selvedge(&["bench", "digits", "--device", "host", "--runs", "2", "--json"]).ok().json();
     assert!(bench["median_ms"].as_f64() > Some(0.0) && bench["gflop"].as_f64() > Some(0.5), "{bench}");
+    let first = bench["first_output_ms"].as_f64();
+    assert!(first > bench["first_run_ms"].as_f64(), "the first output has a forward before it: {bench}");
+}
+
+#[test]
+fn workloads_have_names_and_timelines() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let file = text(&folder.path().join("trace.json"));
+    let small = ["--tokens", "64", "--runs", "1", "--device", "host", "--json", "--trace", &file];
+    let bench = selvedge(&[&["bench", "w4b"], &small[..]].concat()).ok().json();
+    assert_eq!((bench["model"].as_str(), bench["size"].as_str()), (Some("w4b"), Some("16x64x64")));
+    assert_eq!(bench["gflop"].as_f64(), Some(4.0 * 16.0 * 64.0 * 64.0 * 64.0 / 1e9));
+    let trace: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).expect("written")).expect("JSON");
+    let events = trace["traceEvents"].as_array().expect("events");
+    assert!(events.iter().any(|e| e["name"] == "first forward" && e["dur"].as_f64() > Some(0.0)), "{trace}");
+    let two = ["--blocks", "2", "--tokens", "16", "--runs", "1", "--device", "host", "--json"];
+    let bench = selvedge(&[&["bench", "dit-s-2"], &two[..]].concat()).ok().json();
+    assert_eq!(bench["size"].as_str(), Some("8x8"), "16 tokens of 2x2 patches");
+    let refused = |args: &[&str], words: &[&str]| {
+        selvedge(&[&["bench"], args, &["--device", "host"]].concat()).refused(2, words);
+    };
+    refused(&["dit-s-2", "--tokens", "15"], &["9 or 16"]);
+    refused(&["dit-s-2", "--blocks", "13"], &["12 blocks"]);
+    refused(&["dit-s-2", "--heads", "3"], &["--heads", "attention"]);
+    refused(&["attention", "--heads", "0"], &["1 or more"]);
+    refused(&["w5"], &["w5", "w4b"]);
 }
 
 #[test]

@@ -155,6 +155,15 @@ impl Compiled {
     }
 }
 
+/// A bundle without weights and module: kernels that the code generator made for their own sake.
+///
+/// # Errors
+/// The parts do not fit each other.
+pub(crate) fn parts(manifest: Manifest, kernels: Vec<String>) -> Result<Bundle<'static>, Error> {
+    Bundle::new(manifest, kernels, String::new(), |weight| Err(format!("weight `{}` has no source", weight.name)))
+        .map_err(|e| Error::Internal(Diagnostic::new("bundle", e.to_string())))
+}
+
 /// Compiles a module with its weights; `pipeline` travels in the manifest.
 ///
 /// # Errors
@@ -167,7 +176,7 @@ pub fn compile(module: Module, weights: Weights, pipeline: Value, options: &Opti
     let module = run_passes(module, all.iter().map(Box::as_ref), &mut dump, &mut stages, &mut notes)?;
     let started = Instant::now();
     let unfused = options.settings.optimizer == Optimizer::None;
-    let size = selvedge_codegen::Options { size: size(&pipeline), unfused };
+    let size = selvedge_codegen::Options { size: size(&pipeline), unfused, ..Default::default() };
     let lowered = selvedge_codegen::compile(&module, &options.target, &size).map_err(refused)?;
     stages.push(("codegen".to_string(), started.elapsed()));
     let started = Instant::now();

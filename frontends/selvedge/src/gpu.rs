@@ -9,7 +9,7 @@ use selvedge_codegen::target::{Rates, Subgroups, Target};
 use selvedge_ir::interp::{Run, RunOutput};
 use selvedge_ir::{DType, Data, Diagnostic, Tensor, TensorType};
 use selvedge_runtime::{
-    DeviceChoice, DeviceFacts, ErrorKind, HostData, HostTensor, LoadOptions, Progress, RunRequest, RuntimeError, Stage,
+    DeviceChoice, DeviceFacts, ErrorKind, HostData, HostTensor, LoadOptions, Profile, Progress, RunRequest, RuntimeError, Stage,
     Tensors,
 };
 use std::borrow::Cow;
@@ -151,6 +151,13 @@ impl GpuSession {
     /// No such function, device trouble.
     pub fn time(&mut self, function: &str, runs: usize) -> Result<Vec<f64>, Error> {
         Ok(self.0.bench(function, runs).map_err(error)?.samples)
+    }
+    /// The time of each dispatch of a function, on what its inputs hold.
+    ///
+    /// # Errors
+    /// No such function, device trouble.
+    pub fn profile(&mut self, function: &str) -> Result<Profile, Error> {
+        self.0.profile(function).map_err(error)
     }
 }
 

@@ -8,7 +8,6 @@ use selvedge_ir::func::Target;
 use selvedge_ir::interp::{Interpreter, Run, RunOutput};
 use selvedge_ir::{Diagnostic, Function, Module, Tensor};
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 /// A program on a device, ready to run.
 pub struct Session {
@@ -33,6 +32,13 @@ impl Session {
     /// A session on a GPU.
     pub(crate) fn gpu(session: GpuSession) -> Session {
         Session { inner: Inner::Gpu(Box::new(session)) }
+    }
+    /// The plan on an adapter, if it is one.
+    pub(crate) fn as_gpu(&mut self) -> Option<&mut GpuSession> {
+        match &mut self.inner {
+            Inner::Host(_) => None,
+            Inner::Gpu(session) => Some(session),
+        }
     }
     /// Device memory that is allocated, in bytes, weights included; `None` on the host.
     pub fn peak_bytes(&self) -> Option<u64> {
@@ -63,26 +69,6 @@ impl Session {
         match &mut self.inner {
             Inner::Host(session) => session.call(function, inputs),
             Inner::Gpu(session) => session.call(function, inputs),
-        }
-    }
-}
-
-impl Session {
-    /// Milliseconds of `runs` calls of a function with these arguments: on the host the whole call, on a GPU submit
-    /// and wait, without transfers.
-    ///
-    /// # Errors
-    /// As [`Session::call`].
-    pub fn time(&mut self, function: &str, inputs: &BTreeMap<String, Tensor>, runs: usize) -> Result<Vec<f64>, Error> {
-        match &mut self.inner {
-            Inner::Gpu(session) => session.time(function, runs),
-            Inner::Host(session) => (0..runs)
-                .map(|_| {
-                    let started = Instant::now();
-                    session.call(function, inputs)?;
-                    Ok(started.elapsed().as_secs_f64() * 1e3)
-                })
-                .collect(),
         }
     }
 }

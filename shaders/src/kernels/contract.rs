@@ -174,38 +174,80 @@ impl Choice {
 const LOAD: u64 = 100;
 const MULTIPLY_ADD: f64 = 0.9;
 
-/// The cheapest legal family and tile for a product.
+impl std::fmt::Display for Choice {
+    /// `direct 16x8 wg 4x8`, `subgroup 24x8`: rows × columns of a lane.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Choice::Direct(c) => write!(f, "direct {}x{} wg {}x{}", c.rm, c.rn, c.wg_m, c.wg_n),
+            Choice::Subgroup(c) => write!(f, "subgroup {}x{}", c.rm, c.rn),
+        }
+    }
+}
+
+/// How many candidates [`candidates`] gives at most.
+const CANDIDATES: usize = 10;
+
+/// The cheapest legal family and tile for a product: the first of [`candidates`].
+pub fn choose(product: Product, subgroup: Option<u32>, invocations: u32) -> Choice {
+    candidates(product, subgroup, invocations)[0]
+}
+
+/// Legal families and tiles for a product that are worth measuring, the one that should be fastest first.
 ///
 /// `subgroup` is the adapter's subgroup width if it has only one, `invocations` what a workgroup may have (at least 8). The
-/// cost counts loads and multiply-adds of all lanes, those beyond the edges of C too.
-pub fn choose(product: Product, subgroup: Option<u32>, invocations: u32) -> Choice {
+/// cost counts loads and multiply-adds of all lanes, those beyond the edges of C too. Of each family and width of tile the
+/// cheapest heights are listed, because the model is a guess that holds better within a family than between families.
+pub fn candidates(product: Product, subgroup: Option<u32>, invocations: u32) -> Vec<Choice> {
     let cost = |lanes: u64, loads: u32, elements: u32| {
         lanes as f64 * ((LOAD * loads as u64) as f64 + MULTIPLY_ADD * 4.0 * elements as f64)
     };
-    let mut best: Option<(f64, Choice)> = None;
-    let mut offer = |cost: f64, choice: Choice| {
-        if best.is_none_or(|(least, _)| cost < least) {
-            best = Some((cost, choice));
-        }
-    };
+    let mut classes: Vec<Vec<(f64, Choice)>> = Vec::new();
     for rn in [8, 4] {
+        let mut direct: Vec<(f64, Choice)> = Vec::new();
         for rm in (1..=128 / rn).rev().filter(|rm| *rm <= 16) {
-            for wg_m in [8, 4, 2, 1].into_iter().filter(|wg_m| wg_m * 8 <= invocations.max(8)) {
+            // The workgroup's height matters by its waste at the edges only: the least wasteful, then the largest.
+            let heights = [8, 4, 2, 1].into_iter().filter(|wg_m| wg_m * 8 <= invocations.max(8));
+            let offers = heights.map(|wg_m| {
                 let kernel = Contract { product, rm, rn, wg_m, wg_n: 8 };
-                let lanes = kernel.groups() * wg_m as u64 * 8;
-                offer(cost(lanes, rm + rn, rm * rn), Choice::Direct(kernel));
-            }
+                (cost(kernel.groups() * wg_m as u64 * 8, rm + rn, rm * rn), Choice::Direct(kernel))
+            });
+            direct.extend(offers.min_by(|a, b| a.0.total_cmp(&b.0)));
         }
+        classes.push(direct);
         let widths = subgroup.filter(|width| (4..=invocations.min(128)).contains(width));
         // Fours of columns of one row each are too little of a row at a time: measured at a third of the speed.
         let narrow = |width: u32| rn == 4 && product.b_order == BOrder::NContiguous && product.n > 4 * width;
         for width in widths.into_iter().filter(|width| !narrow(*width)) {
-            for rm in (1..=192 / rn).rev().filter(|rm| *rm <= 32) {
+            let tiles = (1..=192 / rn).rev().filter(|rm| *rm <= 32).map(|rm| {
                 let kernel = ContractSubgroup { product, width, rm, rn };
                 let lanes = kernel.groups() * width as u64;
-                offer(cost(lanes, rm.div_ceil(width) + rn, rm * rn), Choice::Subgroup(kernel));
-            }
+                (cost(lanes, rm.div_ceil(width) + rn, rm * rn), Choice::Subgroup(kernel))
+            });
+            classes.push(tiles.collect());
         }
     }
-    best.expect("the direct family has tiles for every product").1
+    let mut all: Vec<(f64, Choice)> = Vec::new();
+    for mut class in classes {
+        class.sort_by(|a, b| a.0.total_cmp(&b.0)); // stable: of equals the larger tile
+        // Neighbours of the best tile are as good as it: every candidate is at least an eighth smaller or larger.
+        let mut kept: Vec<(f64, Choice)> = Vec::new();
+        for (cost, choice) in class {
+            let near = |other: &Choice| rows(other).abs_diff(rows(&choice)) * 8 < rows(other).max(rows(&choice));
+            if kept.len() < 4 && !kept.iter().any(|(_, k)| near(k)) {
+                kept.push((cost, choice));
+            }
+        }
+        all.extend(kept);
+    }
+    all.sort_by(|a, b| a.0.total_cmp(&b.0));
+    all.truncate(CANDIDATES);
+    all.into_iter().map(|(_, choice)| choice).collect()
+}
+
+/// Rows of a tile.
+fn rows(choice: &Choice) -> u32 {
+    match choice {
+        Choice::Direct(c) => c.rm,
+        Choice::Subgroup(c) => c.rm,
+    }
 }

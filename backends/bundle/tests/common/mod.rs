@@ -33,6 +33,7 @@ pub fn manifest() -> Manifest {
     };
     let kernel = |text: &str, bindings: &[Access]| Kernel {
         name: "map".to_string(),
+        choice: String::new(),
         hash: hash(text.as_bytes()),
         workgroup: [8, 8, 1],
         bindings: bindings.to_vec(),

@@ -17,7 +17,13 @@ use std::ops::Range;
 
 impl<'m> Compiler<'m> {
     /// Lowers, plans memory and emits.
-    pub(super) fn function(&mut self, p: &Prepared, arena: &mut Space, floor: &[u64]) -> Result<PlanFunction, Failure> {
+    pub(super) fn function(
+        &mut self,
+        p: &Prepared,
+        index: u32,
+        arena: &mut Space,
+        floor: &[u64],
+    ) -> Result<PlanFunction, Failure> {
         let mut extra: Vec<Tensor> = Vec::new();
         let mut jobs: Vec<(&Unit, Job)> = Vec::new();
         for unit in &p.selection.units {
@@ -64,7 +70,7 @@ impl<'m> Compiler<'m> {
         let mut dispatches = Vec::new();
         for (unit, job) in &jobs {
             let usages = self.usages(arena);
-            self.dispatch(p, unit, job, 0..job.outer, &usages, &mut dispatches)?;
+            self.dispatch((p, index), unit, job, 0..job.outer, &usages, &mut dispatches)?;
         }
         let region_pairs = |(from, to): &(TensorId, TensorId)| {
             let (from, to) = (&self.tensors[*from].pieces, &self.tensors[*to].pieces);
@@ -112,7 +118,14 @@ impl<'m> Compiler<'m> {
         };
         let context = Context { function: &p.flat, homes: &p.homes };
         let mut lowering =
-            Lowering { context, target: self.target, tensors: &self.tensors, chunk, scratch: &mut scratch };
+            Lowering {
+            context,
+            target: self.target,
+            tuning: self.tuning,
+            tensors: &self.tensors,
+            chunk,
+            scratch: &mut scratch,
+        };
         let jobs = lower(&mut lowering, unit)?;
         Ok((jobs, made))
     }
@@ -146,7 +159,7 @@ impl<'m> Compiler<'m> {
     /// Emits a range of a job; halves it while the target has too few bindings for it.
     fn dispatch(
         &mut self,
-        p: &Prepared,
+        (p, index): (&Prepared, u32),
         unit: &Unit,
         job: &Job,
         range: Range<u64>,
@@ -178,8 +191,8 @@ impl<'m> Compiler<'m> {
                 .into());
             }
             let middle = range.start + length / 2;
-            self.dispatch(p, unit, job, range.start..middle, usages, out)?;
-            return self.dispatch(p, unit, job, middle..range.end, usages, out);
+            self.dispatch((p, index), unit, job, range.start..middle, usages, out)?;
+            return self.dispatch((p, index), unit, job, middle..range.end, usages, out);
         };
         let (bindings, wide) = (windows.bindings.clone(), windows.wide.clone());
         let mut access = Access::through(&self.tensors, windows);
@@ -187,6 +200,9 @@ impl<'m> Compiler<'m> {
         let helpers = access.helpers();
         let share = |x: u64| (x as u128 * (range.end - range.start) as u128 / job.outer.max(1) as u128) as u64;
         let (groups, flops) = (shader.grid, share(job.flops));
+        if let Some((key, _)) = &shader.choice {
+            self.tuning.dispatched(key, index, out.len() as u32);
+        }
         let kernel = self.kernel(context, unit, shader, helpers, &bindings, &wide)?;
         let mut origins: Vec<String> = Vec::new();
         for place in unit.path.iter().flat_map(|id| &context.function.value(*id).places) {

@@ -53,6 +53,7 @@ impl Compiler<'_> {
         let index = self.kernels.len() as u32;
         self.kernels.push(Kernel {
             name: shader.family.to_string(),
+            choice: shader.choice.map_or(String::new(), |(key, name)| format!("{key}: {name}")),
             hash: selvedge_bundle::hash(text.as_bytes()),
             workgroup: shader.workgroup,
             bindings: bindings.iter().map(|(_, usage)| *usage).collect(),

@@ -4,7 +4,7 @@ use super::*;
 use crate::emit::Emitter;
 use selvedge_ir::ops::Contract;
 use selvedge_ir::spec::Role;
-use selvedge_shaders::kernels::contract::{BOrder, Choice, Product, choose};
+use selvedge_shaders::kernels::contract::{BOrder, Choice, Product, candidates};
 
 pub(super) fn lower<'a>(
     lowering: &mut Lowering<'a, '_>,
@@ -81,7 +81,7 @@ impl Matrix {
         epilogue: Epilogue<'a>,
         operands: Operands<'a>,
     ) -> Result<Vec<Job<'a>>, Diagnostic> {
-        let (context, target) = (lowering.context, lowering.target);
+        let (context, target, tuning) = (lowering.context, lowering.target, lowering.tuning);
         let Matrix { batch, m, n, k } = self;
         let operands = std::rc::Rc::new(operands);
         let root = epilogue.unit.root();
@@ -161,8 +161,10 @@ impl Matrix {
                 };
                 // A subgroup's width may be relied on only where all kernels have it.
                 let width = target.subgroup.filter(|s| s.min == s.max).map(|s| s.max);
-                let choice = choose(product, width, target.invocations);
+                let key = key(&product, epilogue.ops());
+                let choice = tuning.pick(&key, &candidates(product, width, target.invocations));
                 let mut shader = shader(&epilogue, target, choice.kernel(), hooks)?;
+                shader.choice = Some((key, choice.to_string()));
                 shader.subgroups = matches!(choice, Choice::Subgroup(_));
                 Ok(shader)
             };
@@ -184,6 +186,17 @@ impl Matrix {
         let (by_n, by_k) = (cost(BOrder::NContiguous)?, cost(BOrder::KContiguous)?);
         Ok(if by_k < by_n { BOrder::KContiguous } else { BOrder::NContiguous })
     }
+}
+
+/// A product's key for [`crate::tune`]: whatever decides which kernel is fastest.
+fn key(product: &Product, epilogue: u64) -> String {
+    let Product { batch, m, n, k, from, to, b_order } = *product;
+    let order = match b_order {
+        BOrder::KContiguous => "nk",
+        BOrder::NContiguous => "kn",
+    };
+    let part = if (from, to) == (0, k) { String::new() } else { format!("[{from}..{to}]") };
+    format!("contract b{batch} m{m} n{n} k{k}{part} {order} e{epilogue}")
 }
 
 /// The hook's `k`, a multiple of 4 in a chunk, as an index that shows it.

@@ -15,6 +15,7 @@ use crate::emit::{Context, Emitter, internal};
 use crate::index::{Index, coordinates, linear};
 use crate::select::Unit;
 use crate::target::Target;
+use crate::tune::Tuning;
 use selvedge_ir::{DType, Diagnostic, Op, ValueId};
 use selvedge_shaders::kernel::{Kernel, Limits};
 use selvedge_shaders::source::{Element, Source};
@@ -34,6 +35,8 @@ pub struct Shader {
     pub family: &'static str,
     /// It uses subgroup operations.
     pub subgroups: bool,
+    /// Where there was a choice: the unit's key and the name of the candidate; see [`crate::tune`].
+    pub choice: Option<(String, String)>,
 }
 
 /// Emits the part of a job with these outer indices.
@@ -57,6 +60,8 @@ pub struct Lowering<'a, 't> {
     pub context: Context<'a>,
     /// What the device allows.
     pub target: &'a Target,
+    /// Takes candidates where there is a choice of kernels.
+    pub tuning: &'a Tuning,
     /// All tensors made so far; scratch tensors come behind them.
     pub tensors: &'t [crate::access::Tensor],
     /// Longest chunk of a sum; what the target's loop iterations allow may be less.
@@ -244,6 +249,7 @@ fn finish(
         workgroup_bytes: kernel.workgroup_bytes(),
         family: kernel.family().name,
         subgroups: false,
+        choice: None,
     })
 }
 
