@@ -38,6 +38,7 @@ pub fn plan() -> Compiled {
             origins: Vec::new(),
             flops,
             bytes: traffic,
+            weight_bytes: 0,
         };
         let (inputs, outputs, copies) = (Vec::new(), Vec::new(), Vec::new());
         PlanFunction { name: name.to_string(), inputs, outputs, dispatches: vec![dispatch], copies }
