@@ -84,17 +84,18 @@ impl Session {
         let submission = self.gpu.submit(Some(encoder.finish()), "profiling")?;
         self.gpu.wait(Some(submission), "profiling")?;
         let first = times.first().map_or(0.0, |t| t.0);
-        let dispatches = self.plan.functions[index].dispatches.iter().zip(&times).map(|(dispatch, (start, end))| DispatchTime {
-            label: dispatch.label.clone(),
-            kernel: self.kernels[dispatch.kernel as usize].name.clone(),
-            index: dispatch.kernel,
-            choice: self.kernels[dispatch.kernel as usize].choice.clone(),
-            origins: dispatch.origins.clone(),
-            start_ms: start - first,
-            ms: end - start,
-            flops: dispatch.flops,
-            bytes: dispatch.bytes,
-        });
+        let dispatches =
+            self.plan.functions[index].dispatches.iter().zip(&times).map(|(dispatch, (start, end))| DispatchTime {
+                label: dispatch.label.clone(),
+                kernel: self.kernels[dispatch.kernel as usize].name.clone(),
+                index: dispatch.kernel,
+                choice: self.kernels[dispatch.kernel as usize].choice.clone(),
+                origins: dispatch.origins.clone(),
+                start_ms: start - first,
+                ms: end - start,
+                flops: dispatch.flops,
+                bytes: dispatch.bytes,
+            });
         Ok(Profile { function: function.to_string(), timestamps, dispatches: dispatches.collect() })
     }
 

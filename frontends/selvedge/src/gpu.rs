@@ -9,8 +9,8 @@ use selvedge_codegen::target::{Rates, Subgroups, Target};
 use selvedge_ir::interp::{Run, RunOutput};
 use selvedge_ir::{DType, Data, Diagnostic, Tensor, TensorType};
 use selvedge_runtime::{
-    DeviceChoice, DeviceFacts, ErrorKind, HostData, HostTensor, LoadOptions, Profile, Progress, RunRequest, RuntimeError, Stage,
-    Tensors,
+    DeviceChoice, DeviceFacts, ErrorKind, HostData, HostTensor, LoadOptions, Profile, Progress, RunRequest,
+    RuntimeError, Stage, Tensors,
 };
 use std::borrow::Cow;
 use std::collections::BTreeMap;

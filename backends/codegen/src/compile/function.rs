@@ -117,8 +117,7 @@ impl<'m> Compiler<'m> {
             first + made.len() - 1
         };
         let context = Context { function: &p.flat, homes: &p.homes };
-        let mut lowering =
-            Lowering {
+        let mut lowering = Lowering {
             context,
             target: self.target,
             tuning: self.tuning,

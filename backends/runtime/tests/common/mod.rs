@@ -92,7 +92,13 @@ impl Program {
     }
     pub fn source(&mut self, name: &str, bindings: &[Access], workgroup: [u32; 3], text: &str) -> u32 {
         let (name, hash) = (name.to_string(), hash(text.as_bytes()));
-        self.manifest.kernels.push(Kernel { name, choice: String::new(), hash, workgroup, bindings: bindings.to_vec() });
+        self.manifest.kernels.push(Kernel {
+            name,
+            choice: String::new(),
+            hash,
+            workgroup,
+            bindings: bindings.to_vec(),
+        });
         self.kernels.push(text.to_string());
         self.kernels.len() as u32 - 1
     }

@@ -151,7 +151,8 @@ fn unknown(name: &str, errors: selvedge_ir::Diagnostics) -> Error {
         return errors.into();
     }
     let workloads: Vec<&str> = WORKLOADS.iter().map(|w| w.0).collect();
-    let help = format!("presets: digits, {}; workloads: {}; or a model folder", PRESETS.join(", "), workloads.join(", "));
+    let help =
+        format!("presets: digits, {}; workloads: {}; or a model folder", PRESETS.join(", "), workloads.join(", "));
     Diagnostic::new("bench", format!("there is no model or preset `{name}`")).help(help).into()
 }
 

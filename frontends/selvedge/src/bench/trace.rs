@@ -32,9 +32,7 @@ impl Timeline {
     /// The trace-event format that Perfetto and Chrome open: complete events in microseconds, one thread for the host and
     /// one for the device.
     pub fn to_json(&self) -> Value {
-        let name = |kind: &str, tid: usize, name: &str| {
-            json!({ "name": kind, "ph": "M", "pid": 1, "tid": tid, "args": { "name": name } })
-        };
+        let name = |kind: &str, tid: usize, name: &str| json!({ "name": kind, "ph": "M", "pid": 1, "tid": tid, "args": { "name": name } });
         let mut events =
             vec![name("process_name", 1, "selvedge"), name("thread_name", 1, "host"), name("thread_name", 2, "device")];
         events.extend(self.spans.iter().map(|s| {
