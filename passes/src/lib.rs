@@ -13,6 +13,7 @@ mod rebuild;
 pub mod rules;
 pub mod saturate;
 mod specialize;
+mod store_weights;
 
 pub use canonicalize::Canonicalize;
 pub use dead_code::DeadCode;
@@ -21,6 +22,7 @@ pub use fold_constants::FoldConstants;
 pub use inline_calls::InlineCalls;
 pub use pipeline::{Optimizer, Options, passes, pipeline};
 pub use specialize::Specialize;
+pub use store_weights::StoreWeights;
 
 use selvedge_ir::{Diagnostic, Module};
 

@@ -5,7 +5,7 @@ use selvedge_ir::print::print;
 use selvedge_ir::verify::verify;
 use selvedge_ir::{Module, Place};
 use selvedge_passes::{
-    Canonicalize, DeadCode, ExpandComposites, FoldConstants, InlineCalls, Options, Pass, Specialize,
+    Canonicalize, DeadCode, ExpandComposites, FoldConstants, InlineCalls, Options, Pass, Specialize, StoreWeights,
 };
 
 fn read(text: &str) -> Module {
@@ -253,4 +253,43 @@ schedule {
     assert_eq!(after.functions.len(), 1);
     assert!(after.functions[0].calls.is_empty());
     assert!(!print(&after).contains("layer_norm"));
+}
+
+#[test]
+fn weights_of_products_are_stored_in_half_and_the_rest_stays() {
+    check(
+        &StoreWeights { dtype: selvedge_ir::DType::F16 },
+        "weight \"w\" : f32[3,4]
+weight \"b\" : f32[4]
+weight \"t\" : f32[9,4]
+fn @f(%x: f32[2,3], %i: i32[2]) {
+  %w = weight \"w\" : f32[3,4]
+  %b = weight \"b\" : f32[4]
+  %t = weight \"t\" : f32[9,4]
+  %y = contract %x, %w spec=[ab,bc->ac] dtype=f32 : f32[2,4]
+  %c = broadcast %b shape=[2,4] axes=[1] : f32[2,4]
+  %z = map %y, %c body={y, c| y + c} : f32[2,4]
+  %r = gather %t, %i axis=0 batch=0 : f32[2,4]
+  %s = map %z, %r body={z, r| z + r} : f32[2,4]
+  %v = map %w body={w| abs(w)} : f32[3,4]
+  return s=%s, v=%v
+}",
+        "weight \"w\" : f16[3,4]
+weight \"b\" : f32[4]
+weight \"t\" : f16[9,4]
+fn @f(%x: f32[2,3], %i: i32[2]) {
+  %w = weight \"w\" : f16[3,4]
+  %b = weight \"b\" : f32[4]
+  %t = weight \"t\" : f16[9,4]
+  %y = contract %x, %w spec=[ab,bc->ac] dtype=f32 : f32[2,4]
+  %c = broadcast %b shape=[2,4] axes=[1] : f32[2,4]
+  %z = map %y, %c body={y, c| y + c} : f32[2,4]
+  %r = gather %t, %i axis=0 batch=0 : f16[2,4]
+  %0 = map %r body={r| f32(r)} : f32[2,4]
+  %s = map %z, %0 body={z, r| z + r} : f32[2,4]
+  %1 = map %w body={w| f32(w)} : f32[3,4]
+  %v = map %1 body={w| abs(w)} : f32[3,4]
+  return s=%s, v=%v
+}",
+    );
 }

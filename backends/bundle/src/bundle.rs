@@ -10,21 +10,45 @@ use std::collections::HashMap;
 
 /// Manifest, kernels, module text and weights. Whoever made it, its manifest is consistent, its kernels have their
 /// hashes and its weights their sizes; a weight's hash is checked when the weight is asked for.
-#[derive(Debug)]
 pub struct Bundle<'a> {
     pub(crate) manifest: Manifest,
     pub(crate) kernels: Vec<Cow<'a, str>>,
     pub(crate) module: Cow<'a, str>,
-    /// `None` for linked weights.
-    pub(crate) weights: Vec<Option<Cow<'a, [u8]>>>,
+    pub(crate) weights: Vec<Held<'a>>,
+    /// Gives the bytes of weights that are made when they are asked for.
+    source: Option<Source<'a>>,
     pub(crate) selftests: Vec<(String, Cow<'a, [u8]>)>,
 }
 
+/// Gives a weight's bytes, or says why it cannot.
+type Source<'a> = Box<dyn Fn(&Weight) -> Result<Cow<'a, [u8]>, String> + Send + Sync + 'a>;
+
+/// What a bundle has of a weight.
+#[derive(Debug)]
+pub(crate) enum Held<'a> {
+    /// Its bytes.
+    Bytes(Cow<'a, [u8]>),
+    /// Its bytes whenever they are wanted, from the source.
+    Source,
+    /// The place in a checkpoint.
+    Linked,
+}
+
+/// The hash of a weight whose maker has not hashed it: such a bundle can be loaded by the process that made it, not written.
+pub const UNHASHED: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+impl std::fmt::Debug for Bundle<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (kernels, weights) = (self.kernels.len(), self.weights.len());
+        write!(f, "Bundle({}, {kernels} kernels, {weights} weights)", self.manifest.name)
+    }
+}
+
 /// Where the bytes of a weight are.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum WeightBytes<'b> {
     /// In the bundle, and they have their hash.
-    Here(&'b [u8]),
+    Here(Cow<'b, [u8]>),
     /// In a checkpoint; what is read there must pass [`Bundle::check_weight`].
     Linked(&'b Link),
 }
@@ -42,12 +66,32 @@ impl<'a> Bundle<'a> {
         mut weights: impl FnMut(&Weight) -> Result<Cow<'a, [u8]>, String>,
     ) -> Result<Bundle<'a>, BundleError> {
         let bytes = manifest.weights.iter().map(|weight| match &weight.link {
-            Some(_) => Ok(None),
-            None => weights(weight).map(Some).map_err(|e| Flaw::new(format!("weight `{}`", weight.name), e)),
+            Some(_) => Ok(Held::Linked),
+            None => weights(weight).map(Held::Bytes).map_err(|e| Flaw::new(format!("weight `{}`", weight.name), e)),
         });
         let bytes = bytes.collect::<Result<Vec<_>, Flaw>>().map_err(Flaw::invalid)?;
         let kernels = kernels.into_iter().map(Cow::Owned).collect();
-        let bundle = Bundle { manifest, kernels, module: Cow::Owned(module), weights: bytes, selftests: Vec::new() };
+        let module = Cow::Owned(module);
+        let bundle = Bundle { manifest, kernels, module, weights: bytes, source: None, selftests: Vec::new() };
+        bundle.check().map_err(Flaw::invalid)?;
+        Ok(bundle)
+    }
+    /// As [`Bundle::new`], but a weight's bytes are asked for each time they are wanted, one weight at a time: the bundle holds none
+    /// of them. Weights may be [`UNHASHED`].
+    ///
+    /// # Errors
+    /// [`BundleError::Invalid`] if the parts do not fit each other.
+    pub fn streamed(
+        manifest: Manifest,
+        kernels: Vec<String>,
+        module: String,
+        source: impl Fn(&Weight) -> Result<Cow<'a, [u8]>, String> + Send + Sync + 'a,
+    ) -> Result<Bundle<'a>, BundleError> {
+        let held = |w: &Weight| if w.link.is_some() { Held::Linked } else { Held::Source };
+        let weights = manifest.weights.iter().map(held).collect();
+        let kernels = kernels.into_iter().map(Cow::Owned).collect();
+        let (module, source) = (Cow::Owned(module), Some(Box::new(source) as Source<'a>));
+        let bundle = Bundle { manifest, kernels, module, weights, source, selftests: Vec::new() };
         bundle.check().map_err(Flaw::invalid)?;
         Ok(bundle)
     }
@@ -110,12 +154,19 @@ impl<'a> Bundle<'a> {
             return Err(Flaw::new("weights", format!("there is no weight {index}")).corrupt());
         };
         match (bytes, &weight.link) {
-            (Some(bytes), _) => {
+            (Held::Bytes(bytes), _) => {
                 self.check_weight(index, bytes)?;
+                Ok(WeightBytes::Here(Cow::Borrowed(bytes)))
+            }
+            (Held::Source, _) => {
+                let flaw = |problem: String| Flaw::new(format!("weight `{}`", weight.name), problem).invalid();
+                let bytes = self.source.as_ref().map_or(Err("it has no source".to_string()), |source| source(weight));
+                let bytes = bytes.map_err(flaw)?;
+                self.check_weight(index, &bytes)?;
                 Ok(WeightBytes::Here(bytes))
             }
-            (None, Some(link)) => Ok(WeightBytes::Linked(link)),
-            (None, None) => Err(Flaw::new(format!("weight `{}`", weight.name), "it is missing").corrupt()),
+            (Held::Linked, Some(link)) => Ok(WeightBytes::Linked(link)),
+            (Held::Linked, None) => Err(Flaw::new(format!("weight `{}`", weight.name), "it is missing").corrupt()),
         }
     }
 
@@ -131,6 +182,9 @@ impl<'a> Bundle<'a> {
         let expected = weight_bytes(&weight.dtype, &weight.shape);
         if expected != Some(bytes.len() as u64) {
             return Err(Flaw::new(place(), format!("{} bytes, expected {expected:?}", bytes.len())).corrupt());
+        }
+        if weight.hash == UNHASHED && matches!(self.weights[index], Held::Source) {
+            return Ok(());
         }
         let found = crate::hash(bytes);
         if found != weight.hash {
@@ -159,7 +213,7 @@ impl<'a> Bundle<'a> {
         }
         for (bytes, weight) in self.weights.iter().zip(&self.manifest.weights) {
             let expected = weight_bytes(&weight.dtype, &weight.shape);
-            if let Some(bytes) = bytes
+            if let Held::Bytes(bytes) = bytes
                 && Some(bytes.len() as u64) != expected
             {
                 let problem = format!("{} bytes, {} {:?} has {expected:?}", bytes.len(), weight.dtype, weight.shape);
@@ -223,7 +277,7 @@ fn collect<'a>(manifest: Manifest, header: &Header, body: &'a [u8]) -> Result<Bu
     let mut weights = Vec::new();
     for weight in &manifest.weights {
         if weight.link.is_some() {
-            weights.push(None);
+            weights.push(Held::Linked);
             continue;
         }
         let name = format!("weight:{}", weight.name);
@@ -233,7 +287,7 @@ fn collect<'a>(manifest: Manifest, header: &Header, body: &'a [u8]) -> Result<Bu
             let problem = format!("{found} in the file, {} {:?} in the manifest", weight.dtype, weight.shape);
             return Err(Flaw::new(format!("tensor `{name}`"), problem));
         }
-        weights.push(Some(Cow::Borrowed(bytes_of(info))));
+        weights.push(Held::Bytes(Cow::Borrowed(bytes_of(info))));
     }
     let mut selftests = Vec::new();
     for (name, info) in left {
@@ -243,7 +297,7 @@ fn collect<'a>(manifest: Manifest, header: &Header, body: &'a [u8]) -> Result<Bu
         selftests.push((test.to_string(), Cow::Borrowed(bytes_of(expect_u8(name, info)?))));
     }
     selftests.sort_by(|(a, _), (b, _)| a.cmp(b));
-    Ok(Bundle { manifest, kernels, module, weights, selftests })
+    Ok(Bundle { manifest, kernels, module, weights, source: None, selftests })
 }
 
 fn expect_u8<'i>(name: &str, info: &'i Info) -> Result<&'i Info, Flaw> {

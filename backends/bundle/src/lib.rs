@@ -25,7 +25,7 @@ mod header;
 pub mod manifest;
 mod write;
 
-pub use bundle::{Bundle, WeightBytes};
+pub use bundle::{Bundle, UNHASHED, WeightBytes};
 pub use dtype::{element_bytes, weight_bytes};
 pub use error::BundleError;
 pub use write::write;

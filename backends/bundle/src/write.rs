@@ -1,7 +1,7 @@
 //! Writing: reproducible, streamed, and all or nothing.
 
-use crate::bundle::{Bundle, checksum_start};
-use crate::dtype::{element_bytes, safetensors_name};
+use crate::bundle::{Bundle, UNHASHED, WeightBytes, checksum_start};
+use crate::dtype::{element_bytes, safetensors_name, weight_bytes};
 use crate::error::{BundleError, Flaw};
 use crate::header::{Header, Info, canonical, render};
 use crate::manifest::{FORMAT, Manifest, Weight};
@@ -43,7 +43,7 @@ impl Bundle<'_> {
         let (temporary, file) = Temporary::create(folder, path)?;
         let io = |action, source| BundleError::Io { action, path: path.to_path_buf(), source };
         let mut out = io::BufWriter::with_capacity(1 << 20, file);
-        let size = self.stream(&mut out, |source| io("write", source))?;
+        let size = self.write_to(&mut out, |source| io("write", source))?;
         let file = out.into_inner().map_err(|e| io("write", e.into_error()))?;
         file.sync_all().map_err(|source| io("write", source))?;
         drop(file);
@@ -58,22 +58,28 @@ impl Bundle<'_> {
     pub fn to_bytes(&self) -> Result<Vec<u8>, BundleError> {
         let mut bytes = Vec::new();
         let memory = |source| BundleError::Io { action: "write", path: PathBuf::from("memory"), source };
-        self.stream(&mut bytes, memory)?;
+        self.write_to(&mut bytes, memory)?;
         Ok(bytes)
     }
 
-    /// Writes header and tensors in order; weights are hashed on their way.
-    fn stream(&self, out: &mut impl Write, io: impl Fn(io::Error) -> BundleError) -> Result<u64, BundleError> {
+    /// Writes header and tensors in order and returns the number of bytes; weights are made, if they are, and hashed on their way.
+    ///
+    /// # Errors
+    /// As [`Bundle::write`]; `io` makes one of what the writer says.
+    pub fn write_to(&self, out: &mut impl Write, io: impl Fn(io::Error) -> BundleError) -> Result<u64, BundleError> {
         let parts = self.parts()?;
         let head = render(&self.header(&parts)).map_err(Flaw::invalid)?;
         out.write_all(&head).map_err(&io)?;
         let mut size = head.len() as u64;
         for part in &parts {
-            if let Some(index) = part.weight {
-                self.check_weight(index, part.bytes)?;
+            match part.content {
+                Content::Bytes(bytes) => out.write_all(bytes).map_err(&io)?,
+                Content::Weight(index) => match self.weight(index)? {
+                    WeightBytes::Here(bytes) => out.write_all(&bytes).map_err(&io)?,
+                    WeightBytes::Linked(_) => {} // a linked weight is no part of the file
+                },
             }
-            out.write_all(part.bytes).map_err(&io)?;
-            size += part.bytes.len() as u64;
+            size += part.size;
         }
         out.flush().map_err(&io)?;
         Ok(size)
@@ -83,7 +89,7 @@ impl Bundle<'_> {
         let mut end = 0;
         let place = |part: &Part<'_>| {
             let begin = end;
-            end += part.bytes.len() as u64;
+            end += part.size;
             let info = Info { dtype: part.dtype.to_string(), shape: part.shape.clone(), data_offsets: [begin, end] };
             (part.name.clone(), info)
         };
@@ -93,8 +99,10 @@ impl Bundle<'_> {
         let value = serde_json::to_value(&self.manifest).expect("a manifest has string keys and finite numbers only");
         let manifest = canonical(&value);
         let mut hasher = checksum_start(&manifest, &tensors);
-        for part in parts.iter().filter(|part| part.weight.is_none()) {
-            hasher.update(part.bytes);
+        for part in parts {
+            if let Content::Bytes(bytes) = part.content {
+                hasher.update(bytes);
+            }
         }
         let metadata = BTreeMap::from([
             ("checksum".to_string(), hasher.finalize().to_hex().to_string()),
@@ -107,14 +115,21 @@ impl Bundle<'_> {
     /// The tensors in the order of the file: weights by falling element size, then everything in bytes.
     fn parts(&self) -> Result<Vec<Part<'_>>, BundleError> {
         let mut parts = Vec::new();
-        for (index, (weight, bytes)) in self.manifest.weights.iter().zip(&self.weights).enumerate() {
-            let Some(bytes) = bytes else { continue };
-            let dtype = safetensors_name(&weight.dtype)
-                .ok_or_else(|| Flaw::new(format!("weight `{}`", weight.name), "unknown dtype").invalid())?;
+        for (index, weight) in self.manifest.weights.iter().enumerate().filter(|(_, w)| w.link.is_none()) {
+            let flaw = |problem| Flaw::new(format!("weight `{}`", weight.name), problem).invalid();
+            let dtype = safetensors_name(&weight.dtype).ok_or_else(|| flaw("unknown dtype"))?;
+            let size =
+                weight_bytes(&weight.dtype, &weight.shape).ok_or_else(|| flaw("its size is beyond all bounds"))?;
+            if weight.hash == UNHASHED {
+                return Err(flaw("it was not hashed"));
+            }
             let (name, shape) = (format!("weight:{}", weight.name), weight.shape.clone());
-            parts.push(Part { name, dtype, shape, bytes, weight: Some(index) });
+            parts.push(Part { name, dtype, shape, size, content: Content::Weight(index) });
         }
-        let size = |part: &Part<'_>| part.weight.and_then(|i| element_bytes(&self.manifest.weights[i].dtype));
+        let size = |part: &Part<'_>| match part.content {
+            Content::Weight(i) => element_bytes(&self.manifest.weights[i].dtype),
+            Content::Bytes(_) => None,
+        };
         parts.sort_by_key(|part| std::cmp::Reverse(size(part))); // stable: the module's order within a size
         let mut seen = HashSet::new();
         for (kernel, text) in self.manifest.kernels.iter().zip(&self.kernels) {
@@ -135,14 +150,23 @@ struct Part<'b> {
     name: String,
     dtype: &'static str,
     shape: Vec<u64>,
-    bytes: &'b [u8],
-    /// Index of the weight, if it is one.
-    weight: Option<usize>,
+    /// Number of bytes.
+    size: u64,
+    content: Content<'b>,
+}
+
+/// What a tensor of the file holds.
+enum Content<'b> {
+    /// These bytes.
+    Bytes(&'b [u8]),
+    /// The weight of this index.
+    Weight(usize),
 }
 
 impl<'b> Part<'b> {
     fn bytes(name: String, bytes: &'b [u8]) -> Part<'b> {
-        Part { name, dtype: "U8", shape: vec![bytes.len() as u64], bytes, weight: None }
+        let size = bytes.len() as u64;
+        Part { name, dtype: "U8", shape: vec![size], size, content: Content::Bytes(bytes) }
     }
 }
 

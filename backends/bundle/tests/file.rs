@@ -3,8 +3,10 @@
 mod common;
 
 use common::*;
-use selvedge_bundle::{BundleError, WeightBytes, read};
+use selvedge_bundle::manifest::Weight;
+use selvedge_bundle::{Bundle, BundleError, UNHASHED, WeightBytes, read};
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[test]
 fn what_is_written_is_read() {
@@ -160,4 +162,31 @@ fn contents_that_do_not_fit_are_refused() {
     );
     assert!(refused(|m| m.kernels[1].hash = "0".repeat(64)).contains("its text has hash"));
     assert!(refused(|m| m.kernels[1].workgroup = [16, 17, 1]).contains("not 1 to 256 invocations"));
+}
+
+#[test]
+fn a_streamed_bundle_asks_for_weights_one_at_a_time_and_writes_the_same_file() {
+    let kernels = KERNELS.map(str::to_string).to_vec();
+    let bytes_of = |w: &Weight| Ok(Cow::Owned(if w.name == "half" { half_bytes() } else { full_bytes() }));
+    let asked = AtomicUsize::new(0);
+    let counted = |w: &Weight| {
+        asked.fetch_add(1, Ordering::Relaxed);
+        bytes_of(w)
+    };
+    let mut streamed = Bundle::streamed(manifest(), kernels.clone(), MODULE.to_string(), counted).unwrap();
+    streamed.add_selftest("map", vec![1, 2, 3]);
+    assert_eq!(asked.load(Ordering::Relaxed), 0, "nothing is made before it is wanted");
+    assert_eq!(streamed.to_bytes().unwrap(), sample().to_bytes().unwrap());
+    // Without hashes its maker reads it, and it cannot be written.
+    let mut unhashed = manifest();
+    unhashed.weights.iter_mut().for_each(|w| w.hash = UNHASHED.to_string());
+    let mut broken = unhashed.clone();
+    let unhashed = Bundle::streamed(unhashed, kernels.clone(), MODULE.to_string(), bytes_of).unwrap();
+    assert!(matches!(unhashed.weight(0), Ok(WeightBytes::Here(b)) if b == half_bytes()));
+    assert!(unhashed.to_bytes().is_err());
+    // Bytes of another size are refused, hashed or not.
+    broken.weights[1].shape = vec![1, 1];
+    broken.plans[0].weights[1].region.bytes = 4;
+    let broken = Bundle::streamed(broken, kernels, MODULE.to_string(), bytes_of).unwrap();
+    assert!(broken.weight(0).is_ok() && broken.weight(1).is_err());
 }

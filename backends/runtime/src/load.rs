@@ -226,7 +226,7 @@ fn upload_weights(
         let index = slots[0].weight as usize;
         let weight = &bundle.manifest().weights[index];
         let bytes = match bundle.weight(index)? {
-            WeightBytes::Here(bytes) => Cow::Borrowed(bytes),
+            WeightBytes::Here(bytes) => bytes,
             WeightBytes::Linked(link) => {
                 let bad =
                     |problem: String| RuntimeError::BadInput(format!("linked weight `{}`: {problem}", weight.name));

@@ -1,6 +1,6 @@
 //! `selvedge bench`: how fast a model, or a preset with random weights, runs.
 
-use crate::common::{DeviceArg, Size, TrustArg, bytes, device, out};
+use crate::common::{DeviceArg, OptimizerArg, Size, TrustArg, bytes, device, out};
 use crate::picture::Output;
 use crate::progress::Bars;
 use crate::{Error, Outcome};
@@ -11,22 +11,25 @@ use std::time::Instant;
 #[derive(clap::Args)]
 pub struct Args {
     /// A model folder, a compiled file (its first step function is measured), a shipped model's name, or a preset with
-    /// random weights: digits, dit-s-2, dit-b-2, dit-l-2, dit-xl-2, attention; or a workload: w1 (digits, batch 8), w2
+    /// random weights: digits, dit-s-2, dit-b-2, dit-l-2, dit-xl-2, pixart-sigma, sd3.5-medium, flux-dev, vae-decode,
+    /// attention; or a workload: w1 (digits, batch 8), w2
     /// (dit-s-2, batch 2), w3 (dit-xl-2 --blocks 2 --tokens 1024), w4a and w4b (attention --heads 16 --head-dim 64
     /// --tokens 1024 or 4096).
     model: String,
     /// Images in one forward; 1 if absent. A compiled file has its own.
     #[arg(long)]
     batch: Option<usize>,
-    /// Size of the sample (latents for the dit presets). A compiled file has its own.
+    /// Size of the picture in pixels; of models and the dit presets below 256, of the latents. A compiled file has its own.
     #[arg(long, value_name = "WxH")]
     size: Option<Size>,
-    /// Only the first K blocks of the model.
+    /// Only K transformer blocks of the model, for small machines.
     #[arg(long, value_name = "K")]
     blocks: Option<usize>,
-    /// Tokens instead of a size: a square grid of patches, or the sequence of `attention`.
+    /// Tokens instead of a size (dit: a square grid of patches; the sequence of `attention`); text tokens of other presets.
     #[arg(long, value_name = "N")]
     tokens: Option<usize>,
+    #[command(flatten)]
+    optimizer: OptimizerArg,
     /// Heads of `attention`; 16 if absent.
     #[arg(long, value_name = "H")]
     heads: Option<usize>,
@@ -58,6 +61,7 @@ pub fn run(args: &Args, started: Instant) -> Result<Outcome, Error> {
         size: args.size.map(|s| [s.height, s.width]),
         blocks: args.blocks,
         tokens: args.tokens,
+        settings: args.optimizer.settings(),
         heads: args.heads,
         head_dim: args.head_dim,
         runs: args.runs,

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use selvedge::compile::{Optimizer, Settings};
+use selvedge::ir::DType;
 use selvedge::{Diagnostic, Error};
 
 pub use selvedge::explain::bytes;
@@ -23,19 +24,28 @@ pub struct DeviceArg {
     pub device: String,
 }
 
-/// How hard to optimise.
+/// How to compile.
 #[derive(Args, Clone, Debug)]
 pub struct OptimizerArg {
     /// How hard the rewrite rules work: none (one kernel an operator), greedy (one rule after another), or saturate (all
     /// rules in one e-graph, from which the cheapest program is taken).
     #[arg(long, default_value = "saturate", value_name = "none|greedy|saturate")]
     pub optimizer: Optimizer,
+    /// Store the weights of products and convolutions as f32, f16 or bf16 (sums are f32 in any case); as in the checkpoint
+    /// if absent.
+    #[arg(long, value_name = "f32|f16|bf16", value_parser = float_type)]
+    pub dtype: Option<DType>,
+}
+
+fn float_type(text: &str) -> Result<DType, String> {
+    let dtype = DType::plain(text).filter(|d| d.is_float());
+    dtype.ok_or_else(|| format!("weights are not stored as `{text}`: f32, f16 or bf16"))
 }
 
 impl OptimizerArg {
     /// As settings of a compilation.
     pub fn settings(&self) -> Settings {
-        Settings { optimizer: self.optimizer }
+        Settings { optimizer: self.optimizer, dtype: self.dtype }
     }
 }
 

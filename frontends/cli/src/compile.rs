@@ -21,9 +21,6 @@ pub struct Args {
     /// Images made by one run of the program.
     #[arg(long, default_value_t = 1)]
     batch: usize,
-    /// Element type of activations.
-    #[arg(long, default_value = "f32", value_name = "f32|f16")]
-    dtype: String,
     /// portable, this (the adapter of this machine), or a JSON file with a target's limits.
     #[arg(long, default_value = "portable", value_name = "portable|this|FILE")]
     target: String,
@@ -44,17 +41,6 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<Outcome, Error> {
-    match args.dtype.as_str() {
-        "f32" => {}
-        "f16" => {
-            return Err(wrong(
-                "dtype",
-                "activations in f16 are not built yet",
-                "use --dtype f32 (weights keep their dtype)",
-            ));
-        }
-        other => return Err(wrong("dtype", format!("`{other}` is no dtype of activations"), "one of f32, f16")),
-    }
     if args.batch == 0 {
         return Err(wrong("batch", "a batch of 0 images", "give a batch of 1 or more"));
     }
@@ -67,17 +53,16 @@ pub fn run(args: &Args) -> Result<Outcome, Error> {
     if args.link_weights {
         compiled.link_weights(args.output.parent().unwrap_or(&args.output))?;
     }
-    let file = compiled.to_bytes()?;
-    output.write(&file)?;
+    let written = output.fill(|file| compiled.write_to(file))?;
     let report = compiled.report();
     if args.json {
         let mut object = report.to_json();
         object["output"] = json!(args.output.display().to_string());
-        object["file_bytes"] = json!(file.len());
+        object["file_bytes"] = json!(written);
         out!("{object}");
         return Ok(Outcome::Done);
     }
-    out!("{}: {}, target {}", args.output.display(), bytes(file.len() as u64), report.target);
+    out!("{}: {}, target {}", args.output.display(), bytes(written), report.target);
     out!("{} dispatches of {} kernels, planned peak {}", report.dispatches, report.kernels, bytes(report.peak_bytes));
     for function in &compiled.notes().saturation {
         out!("{}", function.summary());

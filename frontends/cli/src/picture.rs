@@ -2,6 +2,7 @@
 
 use selvedge::sample::Images;
 use selvedge::{Diagnostic, Error};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// An 8-bit picture.
@@ -69,11 +70,25 @@ impl Output {
     ///
     /// # Errors
     /// Writing or renaming failed; a file that was there before is still there.
-    pub fn write(mut self, bytes: &[u8]) -> Result<(), Error> {
-        use std::io::Write;
+    pub fn write(self, bytes: &[u8]) -> Result<(), Error> {
         let path = self.path.display().to_string();
         let fail = |e: std::io::Error| Error::input("output", format!("cannot write `{path}`: {e}"));
-        self.file.write_all(bytes).and_then(|()| self.file.flush()).map_err(fail)?;
+        self.fill(|file| file.write_all(bytes).map_err(fail))
+    }
+    /// Replaces the file by what `content` writes.
+    ///
+    /// # Errors
+    /// As [`Output::write`]; what `content` says.
+    pub fn fill<T>(
+        mut self,
+        content: impl FnOnce(&mut BufWriter<&mut std::fs::File>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let path = self.path.display().to_string();
+        let fail = |e: std::io::Error| Error::input("output", format!("cannot write `{path}`: {e}"));
+        let mut out = BufWriter::with_capacity(1 << 20, self.file.as_file_mut());
+        let value = content(&mut out)?;
+        out.flush().map_err(fail)?;
+        drop(out);
         #[cfg(unix)]
         {
             // A temporary file is private; the result has the mode that a new file would have.
@@ -82,7 +97,7 @@ impl Output {
             self.file.as_file().set_permissions(std::fs::Permissions::from_mode(mode)).map_err(fail)?;
         }
         self.file.persist(&self.path).map_err(|e| fail(e.error))?;
-        Ok(())
+        Ok(value)
     }
 }
 

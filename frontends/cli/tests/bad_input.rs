@@ -192,7 +192,7 @@ fn devices_that_are_not_there() {
         let weights: Vec<_> = (0..manifest.weights.len()).map(|i| old.weight(i).expect("its bytes")).collect();
         let mut next = weights.iter();
         let new = selvedge::bundle::Bundle::new(manifest, kernels, old.module().to_string(), |_| match next.next() {
-            Some(selvedge::bundle::WeightBytes::Here(bytes)) => Ok((*bytes).into()),
+            Some(selvedge::bundle::WeightBytes::Here(bytes)) => Ok(bytes.clone()),
             Some(selvedge::bundle::WeightBytes::Linked(_)) | None => Err("linked".to_string()),
         });
         std::fs::write(&path, new.expect("consistent").to_bytes().expect("hashes fit")).expect("writable");

@@ -169,3 +169,34 @@ fn modules_in_text_form() {
     selvedge(&["ir", "run", &path, "--device", "host"]).refused(2, &["N"]);
     selvedge(&["ir", "run", &path, "--dim", "N", "--device", "host"]).refused(2, &["NAME=N"]);
 }
+
+#[test]
+fn weights_are_stored_in_half_when_asked() {
+    let dit = text(&fixture("dit-original"));
+    let distance = |dtype: &str| {
+        let ran =
+            selvedge(&["check", &dit, "--device", "host", "--dtype", dtype, "--tol", "0.05", "--json"]).ok().json();
+        ran["outputs"]["out"]["rel_l2"].as_f64().expect("compared")
+    };
+    // Rounding to 11 and to 8 bits moves the result by about those bits, and not at all in f32.
+    let [full, half, brain] = ["f32", "f16", "bf16"].map(distance);
+    assert!(full < 1e-5 && 3e-5 < half && half < 3e-3 && half * 3.0 < brain, "{full} {half} {brain}");
+    let folder = TempDir::new().expect("a temporary folder");
+    let size = |dtype: &str| {
+        let file = text(&folder.path().join(dtype));
+        let ran = selvedge(&["compile", "digits", "-o", &file, "--dtype", dtype, "--json"]).ok().json();
+        ran["file_bytes"].as_u64().expect("a number")
+    };
+    assert!(size("f16") * 3 < size("f32") * 2);
+    selvedge(&[
+        "run",
+        &text(&folder.path().join("f16")),
+        "-o",
+        &text(&folder.path().join("a.png")),
+        "--device",
+        "host",
+        "--steps",
+        "1",
+    ])
+    .ok();
+}

@@ -3,7 +3,7 @@
 use crate::storage::{Entry, Location, Storage, ir_dtype, unsupported_dtype};
 use selvedge_ir::interp::WeightSource;
 use selvedge_ir::module::WeightDecl;
-use selvedge_ir::{DType, Diagnostic, Diagnostics, Tensor, TensorType};
+use selvedge_ir::{DType, Data, Diagnostic, Diagnostics, Tensor, TensorType};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -194,13 +194,48 @@ fn nearest(name: &str, names: &[&str]) -> String {
     }
 }
 
+/// The tensor in another float dtype, rounded to nearest.
+///
+/// # Errors
+/// A finite element is beyond the dtype's range: it would become infinite.
+fn recast(name: &str, tensor: &Tensor, ty: &TensorType) -> Result<Tensor, Diagnostic> {
+    let values = tensor.to_f32();
+    let rounded: Vec<f32> = values.iter().map(|&x| ty.dtype.round(x)).collect();
+    match values.iter().zip(&rounded).find(|(x, y)| x.is_finite() && !y.is_finite()) {
+        None => Ok(Tensor::new(ty.clone(), Data::F32(rounded))),
+        Some((value, _)) => Err(Diagnostic::new("dtype", format!("tensor `{name}` cannot be stored as {}", ty.dtype))
+            .expected_found("magnitudes below 65520", value)
+            .help("store the weights as bf16, which has the range of f32 (--dtype bf16)")),
+    }
+}
+
 impl WeightSource for Checkpoint {
     fn weight(&self, name: &str, ty: &TensorType) -> Result<Arc<Tensor>, Diagnostic> {
         let tensor = self.tensor(name)?;
         if tensor.ty == *ty {
             return Ok(Arc::new(tensor));
         }
+        if tensor.ty.shape == ty.shape && tensor.ty.dtype.is_float() && ty.dtype.is_float() {
+            return recast(name, &tensor, ty).map(Arc::new);
+        }
         Err(Diagnostic::new("import", format!("tensor `{name}` in {} has another type", self.place()))
             .expected_found(ty, &tensor.ty))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_are_rounded_to_another_float_and_never_overflow() {
+        let tensor = |v: &[f32]| Tensor::f32(&[v.len()], v.to_vec());
+        let half = TensorType::new(DType::F16, [3]);
+        let rounded = recast("w", &tensor(&[1.0 / 3.0, -65519.0, f32::INFINITY]), &half).expect("in range");
+        assert_eq!(rounded.to_f32(), [0.33325195, -65504.0, f32::INFINITY]);
+        let error = recast("w", &tensor(&[0.0, 1.0, -65520.0]), &half).expect_err("beyond f16").to_string();
+        assert!(error.contains("`w`") && error.contains("-65520") && error.contains("bf16"), "{error}");
+        let wide = TensorType::new(DType::BF16, [3]);
+        assert!(recast("w", &tensor(&[0.0, 1.0, -65520.0]), &wide).is_ok());
     }
 }

@@ -10,15 +10,17 @@ use crate::link;
 use crate::session::Session;
 use crate::target::Target;
 use crate::weights::{Weights, bundle_bytes};
-use selvedge_bundle::Bundle;
-use selvedge_bundle::manifest::Manifest;
-use selvedge_ir::{Diagnostic, Module, TensorType};
+use rayon::prelude::*;
+use selvedge_bundle::manifest::{Manifest, Weight};
+use selvedge_bundle::{Bundle, BundleError, UNHASHED};
+use selvedge_ir::{DType, Diagnostic, Module, TensorType};
 use selvedge_passes::saturate::Rates;
-use selvedge_passes::{Notes, Pass, Specialize};
+use selvedge_passes::{Notes, Pass, Specialize, StoreWeights};
 use selvedge_zoo::program::PipelineInfo;
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -47,6 +49,8 @@ impl Options {
 pub struct Settings {
     /// How hard the rewrite rules work.
     pub optimizer: Optimizer,
+    /// Float type in which the weights of products are stored; as the checkpoint has them if absent.
+    pub dtype: Option<DType>,
 }
 
 /// A compiled program.
@@ -129,30 +133,68 @@ impl Compiled {
         }
         Ok(())
     }
-    /// The artefact in memory; weights are borrowed where their source allows it.
+    /// The artefact for this process: a weight's bytes are made or borrowed when they are wanted, and are not hashed.
+    ///
+    /// # Errors
+    /// Parts that do not fit each other: a fault of the compiler.
+    pub fn bundle(&self) -> Result<Bundle<'_>, Error> {
+        let mut manifest = self.manifest.clone();
+        for weight in manifest.weights.iter_mut().filter(|w| w.hash.is_empty()) {
+            weight.hash = UNHASHED.to_string();
+        }
+        self.with_manifest(manifest)
+    }
+    /// The artefact as it is written: every weight has its hash.
     ///
     /// # Errors
     /// A weight that cannot be read.
-    pub fn bundle(&self) -> Result<Bundle<'_>, Error> {
+    pub fn hashed(&self) -> Result<Bundle<'_>, Error> {
+        let mut manifest = self.manifest.clone();
+        let hash = |weight: &mut Weight| -> Result<(), Error> {
+            let ty = declared(&self.module, &weight.name)?;
+            weight.hash = selvedge_bundle::hash(&bundle_bytes(self.weights.as_ref(), &weight.name, ty)?);
+            Ok(())
+        };
+        manifest.weights.par_iter_mut().filter(|w| w.hash.is_empty()).try_for_each(hash)?;
+        self.with_manifest(manifest)
+    }
+    fn with_manifest(&self, manifest: Manifest) -> Result<Bundle<'_>, Error> {
         let names = self.manifest.weights.iter().map(|w| w.name.as_str()).zip(0u32..);
         let made: BTreeMap<&str, &Vec<u8>> =
             names.filter_map(|(name, i)| Some((name, self.constants.get(&i)?))).collect();
-        Bundle::new(self.manifest.clone(), self.kernels.clone(), self.module.to_string(), |weight| {
+        Bundle::streamed(manifest, self.kernels.clone(), self.module.to_string(), move |weight| {
             if let Some(bytes) = made.get(weight.name.as_str()) {
                 return Ok(Cow::Borrowed(bytes.as_slice()));
             }
             let ty = declared(&self.module, &weight.name).map_err(|e| e.to_string())?;
             bundle_bytes(self.weights.as_ref(), &weight.name, ty).map_err(|e| e.to_string())
         })
-        .map_err(|e| Error::Internal(Diagnostic::new("bundle", e.to_string())))
+        .map_err(internal)
+    }
+    /// Writes the artefact's file and returns the number of bytes.
+    ///
+    /// # Errors
+    /// A weight that cannot be read; what the writer says.
+    pub fn write_to(&self, out: &mut impl Write) -> Result<u64, Error> {
+        let failed = |source| BundleError::Io { action: "write", path: PathBuf::from("the output"), source };
+        self.hashed()?.write_to(out, failed).map_err(written)
     }
     /// The artefact as a file's bytes.
     ///
     /// # Errors
     /// A weight that cannot be read.
     pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
-        self.bundle()?.to_bytes().map_err(|e| Error::Internal(Diagnostic::new("bundle", e.to_string())))
+        self.hashed()?.to_bytes().map_err(written)
     }
+}
+
+fn internal(e: BundleError) -> Error {
+    Error::Internal(Diagnostic::new("bundle", e.to_string()))
+}
+
+/// What is wrong when a file cannot be written: the disk's or a weight's fault.
+fn written(e: BundleError) -> Error {
+    Error::input("bundle", e.to_string())
 }
 
 /// A bundle without weights and module: kernels that the code generator made for their own sake.
@@ -179,14 +221,9 @@ pub fn compile(module: Module, weights: Weights, pipeline: Value, options: &Opti
     let size = selvedge_codegen::Options { size: size(&pipeline), unfused, ..Default::default() };
     let lowered = selvedge_codegen::compile(&module, &options.target, &size).map_err(refused)?;
     stages.push(("codegen".to_string(), started.elapsed()));
-    let started = Instant::now();
     let mut manifest = lowered.manifest;
     manifest.pipeline = pipeline;
-    for weight in manifest.weights.iter_mut().filter(|w| w.hash.is_empty()) {
-        let ty = declared(&module, &weight.name)?;
-        weight.hash = selvedge_bundle::hash(&bundle_bytes(weights.as_ref(), &weight.name, ty)?);
-    }
-    stages.push(("hash weights".to_string(), started.elapsed()));
+    manifest.weights.iter().filter(|w| w.hash.is_empty()).try_for_each(|w| declared(&module, &w.name).map(|_| ()))?;
     dump.stage("plan.txt", || explain::text(&manifest, None, true))?;
     dump.kernels(manifest.kernels.iter().zip(&lowered.kernels).map(|(k, text)| (k.name.as_str(), text.as_str())))?;
     Ok(Compiled { manifest, kernels: lowered.kernels, constants: lowered.constants, module, weights, stages, notes })
@@ -298,7 +335,10 @@ fn passes(settings: &Settings, target: &Target) -> Vec<Box<dyn Pass>> {
         flops_per_second: target.rates.flops_per_second,
         dispatch_seconds: target.rates.dispatch_seconds,
     };
-    selvedge_passes::passes(&selvedge_passes::Options { optimizer: settings.optimizer, rates, ..Default::default() })
+    // First: what the other passes see is what will be stored.
+    let store = settings.dtype.map(|dtype| Box::new(StoreWeights { dtype }) as Box<dyn Pass>);
+    let options = selvedge_passes::Options { optimizer: settings.optimizer, rates, ..Default::default() };
+    store.into_iter().chain(selvedge_passes::passes(&options)).collect()
 }
 
 /// Gives symbols values.

@@ -65,6 +65,7 @@ pub mod check;
 pub mod compare;
 pub mod flops;
 pub mod inspect;
+pub mod presets;
 
 pub mod error;
 pub mod event;

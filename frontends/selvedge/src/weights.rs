@@ -34,7 +34,24 @@ pub trait Stored: WeightSource + Send + Sync {
 /// Shared weights.
 pub type Weights = Arc<dyn Stored>;
 
-impl Stored for Random {}
+impl Stored for Random {
+    /// Made piece by piece in the wanted form, without the tensor in f32 beside it.
+    fn bytes(&self, name: &str, ty: &TensorType) -> Result<Cow<'_, [u8]>, Diagnostic> {
+        let half: Option<fn(f32) -> u16> = match ty.dtype {
+            DType::F16 => Some(selvedge_ir::dtype::f32_to_f16),
+            DType::BF16 => Some(selvedge_ir::dtype::f32_to_bf16),
+            DType::F32 | DType::I32 | DType::U32 | DType::Bool | DType::Packed(_) => None,
+        };
+        match (half, ty.elements()) {
+            (Some(half), Some(count)) => {
+                let scale = Random::scale(ty);
+                let halves = words(self.key(name), count, |w| half(uniform(w) * scale).to_le_bytes());
+                Ok(Cow::Owned(halves.into_flattened()))
+            }
+            _ => Ok(Cow::Owned(self.weight(name, ty)?.to_bytes())),
+        }
+    }
+}
 impl Stored for BTreeMap<String, Arc<Tensor>> {}
 impl Stored for Checkpoint {
     fn bytes(&self, name: &str, ty: &TensorType) -> Result<Cow<'_, [u8]>, Diagnostic> {
@@ -112,21 +129,25 @@ pub struct Random {
 impl Random {
     /// The tensor of a name.
     pub fn tensor(&self, name: &str, ty: &TensorType) -> Option<Tensor> {
-        let sizes = ty.shape.get()?;
-        let scale = match sizes.len() {
-            0 | 1 => 0.02,
-            _ => (3.0 / sizes[1..].iter().product::<usize>().max(1) as f32).sqrt(),
-        };
-        self.scaled(name, ty, scale)
+        self.scaled(name, ty, Random::scale(ty))
+    }
+    fn scale(ty: &TensorType) -> f32 {
+        match ty.shape.get().unwrap_or_default().as_slice() {
+            [] | [_] => 0.02,
+            [_, fan_in @ ..] => (3.0 / fan_in.iter().product::<usize>().max(1) as f32).sqrt(),
+        }
+    }
+    fn key(&self, name: &str) -> [u32; 2] {
+        let key = fnv1a(name) ^ self.seed;
+        [key as u32, (key >> 32) as u32]
     }
     /// As [`Random::tensor`] with another a.
     pub fn scaled(&self, name: &str, ty: &TensorType, scale: f32) -> Option<Tensor> {
         let count = ty.elements()?;
-        let key = fnv1a(name) ^ self.seed;
-        let key = [key as u32, (key >> 32) as u32];
+        let key = self.key(name);
         let data = match ty.dtype.class() {
             Class::Float => {
-                let float = |w: u32| ty.dtype.round((w as f64 / 4294967296.0 * 2.0 - 1.0) as f32 * scale);
+                let float = |w: u32| ty.dtype.round(uniform(w) * scale);
                 Data::F32(words(key, count, float))
             }
             Class::Signed => Data::I32(words(key, count, |w| (w % 8) as i32)),
@@ -135,6 +156,11 @@ impl Random {
         };
         Some(Tensor::new(ty.clone(), data))
     }
+}
+
+/// A word as a number in [−1, 1).
+fn uniform(w: u32) -> f32 {
+    (w as f64 / 4294967296.0 * 2.0 - 1.0) as f32
 }
 
 fn words<T: Copy + Default + Send>(key: [u32; 2], count: usize, f: impl Fn(u32) -> T + Sync) -> Vec<T> {
@@ -169,7 +195,7 @@ pub fn of_bundle(bundle: &Bundle<'_>, linked: &LinkedFiles) -> Result<BTreeMap<S
         let bad = |e: String| Diagnostic::new("bundle", format!("weight `{}`: {e}", weight.name));
         let bytes = match bundle.weight(i).map_err(|e| bad(e.to_string()))? {
             WeightBytes::Here(bytes) => bytes,
-            WeightBytes::Linked(link) => linked.checked(bundle, i, link)?,
+            WeightBytes::Linked(link) => Cow::Borrowed(linked.checked(bundle, i, link)?),
         };
         let dtype = DType::plain(&weight.dtype).ok_or_else(|| bad(format!("unknown dtype `{}`", weight.dtype)))?;
         let sizes: Vec<usize> = weight.shape.iter().map(|&n| n as usize).collect();
@@ -180,7 +206,7 @@ pub fn of_bundle(bundle: &Bundle<'_>, linked: &LinkedFiles) -> Result<BTreeMap<S
             narrowed = bytes.chunks_exact(4).map(|w| (w != [0; 4]) as u8).collect();
             &narrowed
         } else {
-            bytes
+            bytes.as_ref()
         };
         all.insert(weight.name.clone(), Arc::new(Tensor::from_bytes(ty, bytes).map_err(bad)?));
     }
@@ -190,6 +216,16 @@ pub fn of_bundle(bundle: &Bundle<'_>, linked: &LinkedFiles) -> Result<BTreeMap<S
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn random_halves_are_the_rounded_numbers() {
+        for dtype in [DType::F16, DType::BF16, DType::F32] {
+            let ty = TensorType::new(dtype, [7, 9]);
+            let random = Random { seed: 3 };
+            let tensor = random.tensor("w", &ty).expect("no symbols");
+            assert_eq!(random.bytes("w", &ty).expect("no symbols"), tensor.to_bytes());
+        }
+    }
 
     #[test]
     fn random_tensors_depend_on_name_and_seed_only() {

@@ -4,7 +4,7 @@ mod subject;
 mod table;
 mod trace;
 
-use crate::compile::{self, Options};
+use crate::compile::{self, Options, Settings};
 use crate::device::Device;
 use crate::error::Error;
 use crate::event::{Event, Observer};
@@ -18,14 +18,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 use subject::{Program, inputs};
 
-pub use subject::{PRESETS, WORKLOADS};
+pub use subject::WORKLOADS;
 pub use table::{Ceilings, KernelRow, Table};
 pub use trace::{Span, Timeline};
 
 /// What to measure.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
-    /// A preset (see [`PRESETS`]), a workload (see [`WORKLOADS`]), a shipped model, a folder or a compiled file.
+    /// A preset (see [`crate::presets::NAMES`]), a workload (see [`WORKLOADS`]), a shipped model, a folder or a compiled file.
     pub model: String,
     /// Samples in a forward; 1 if absent. Of compiled files, `forward` or the first step function is measured, as compiled.
     pub batch: Option<usize>,
@@ -33,8 +33,10 @@ pub struct Request {
     pub size: Option<[usize; 2]>,
     /// Only so many of the model's blocks.
     pub blocks: Option<usize>,
-    /// Tokens instead of a size: a square grid of patches, or the sequence of `attention`.
+    /// Tokens instead of a size: a square grid of patches of a DiT, or the sequence of `attention`; text tokens of other presets.
     pub tokens: Option<usize>,
+    /// How to compile.
+    pub settings: Settings,
     /// Heads of `attention`.
     pub heads: Option<usize>,
     /// Features of a head of `attention`.
@@ -58,6 +60,7 @@ impl Request {
             size: None,
             blocks: None,
             tokens: None,
+            settings: Settings::default(),
             heads: None,
             head_dim: None,
             runs: 5,
@@ -178,12 +181,12 @@ pub fn bench(request: &Request, device: &Device, events: &mut Observer) -> Resul
             session
         }
         (Program::Weights(weights), Device::Host) => {
-            let session = compile::session(subject.module.clone(), weights, Value::Null, device, &mut watch)?;
+            let session = compile::session_with(subject.module.clone(), weights, Value::Null, device, &request.settings, &mut watch)?;
             compile_ms.push(("passes".to_string(), clock.now() - began));
             session
         }
         (Program::Weights(weights), Device::Gpu(gpu)) => {
-            let options = Options::new(gpu.target());
+            let options = Options { settings: request.settings.clone(), ..Options::new(gpu.target()) };
             let compiled = compile::compile(subject.module.clone(), weights, Value::Null, &options)?;
             let mut at = began;
             for (name, time) in compiled.report().stages {

@@ -2,22 +2,19 @@
 
 use crate::error::Error;
 use crate::open::BundleFile;
+use crate::presets::{self, Preset};
 use crate::weights::{Cached, Random, Weights};
 use selvedge_import::SHIPPED;
 use selvedge_import::model::Architecture;
 use selvedge_ir::{DType, Diagnostic, Module, Tensor};
 use selvedge_model::ModuleBuilder;
-use selvedge_zoo::dit::{DitConfig, forward_module};
+use selvedge_zoo::dit::forward_module;
 use selvedge_zoo::program::PipelineInfo;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::Request;
-
-/// Presets with weights from [`Random`]: the published DiT sizes on 32×32 latents (as 256-pixel pictures have), and
-/// one attention of 16 heads of 64 on 1024 tokens.
-pub const PRESETS: [&str; 5] = ["dit-s-2", "dit-b-2", "dit-l-2", "dit-xl-2", "attention"];
 
 /// Workloads by name: a preset or shipped model with its flags, for comparisons with other systems.
 pub const WORKLOADS: [(&str, &str); 5] = [
@@ -90,37 +87,36 @@ pub(super) fn subject(request: &Request) -> Result<Subject, Error> {
         let what = Diagnostic::new("bench", format!("`{}` has its own heads", request.model));
         return Err(what.help(format!("--{} is for the preset `attention`", flag.0)).into());
     }
-    let (mut config, weights, stored) = match DitConfig::preset(&request.model) {
-        Some(config) => (config, random, None),
-        None => {
-            let model = selvedge_import::load(&request.model).map_err(|e| unknown(&request.model, e))?;
-            let Architecture::Dit(config) = model.architecture.clone();
-            let stored = model.stored();
-            (config, Arc::new(Cached::new(model.checkpoint)) as Weights, Some(stored))
-        }
+    let options = presets::Options {
+        batch: request.batch,
+        size: request.size,
+        blocks: request.blocks,
+        tokens: request.tokens,
     };
+    if let Some(preset) = presets::preset(&request.model, &options) {
+        let Preset { module, function, batch, size: [height, width] } = preset?;
+        let (function, program) = (function.to_string(), Program::Weights(random));
+        return Ok(Subject { module, function, program, batch, size: format!("{width}x{height}") });
+    }
+    let model = selvedge_import::load(&request.model).map_err(|e| unknown(&request.model, e))?;
+    let Architecture::Dit(mut config) = model.architecture.clone();
+    let stored = model.stored();
+    let weights: Weights = Arc::new(Cached::new(model.checkpoint));
     if let Some(blocks) = request.blocks {
-        if blocks > config.depth {
-            let what = Diagnostic::new("bench", format!("`{}` has {} blocks", request.model, config.depth));
-            return Err(what.expected_found(format!("1 to {}", config.depth), blocks).into());
-        }
+        presets::check_blocks(&request.model, blocks, config.depth)?;
         config.depth = blocks;
     }
     let size = match (request.size, request.tokens) {
         (Some(size), _) => size,
-        (None, Some(tokens)) => [side(tokens)? * config.patch_size; 2],
+        (None, Some(tokens)) => [presets::side(tokens)? * config.patch_size; 2],
         (None, None) => [config.input_size; 2],
     };
-    if stored.is_none() && size[0] == size[1] {
-        config.input_size = size[0]; // random position tables fit every square
-    }
     if size.iter().any(|n| n % config.patch_size != 0) {
         let what = Diagnostic::new("bench", format!("size {}x{} does not divide into patches", size[1], size[0]));
         return Err(what
             .expected_found(format!("multiples of {}", config.patch_size), format!("{}x{}", size[1], size[0]))
             .into());
     }
-    let stored = move |name: &str| stored.as_ref().and_then(|s| s(name));
     let module = forward_module(&config, batch, (size[0], size[1]), stored)?;
     Ok(of(module, weights, format!("{}x{}", size[1], size[0])))
 }
@@ -151,20 +147,12 @@ fn unknown(name: &str, errors: selvedge_ir::Diagnostics) -> Error {
         return errors.into();
     }
     let workloads: Vec<&str> = WORKLOADS.iter().map(|w| w.0).collect();
-    let help =
-        format!("presets: digits, {}; workloads: {}; or a model folder", PRESETS.join(", "), workloads.join(", "));
+    let help = format!(
+        "presets: digits, {}; workloads: {}; or a model folder",
+        presets::NAMES.join(", "),
+        workloads.join(", ")
+    );
     Diagnostic::new("bench", format!("there is no model or preset `{name}`")).help(help).into()
-}
-
-/// The side of a square grid of tokens.
-fn side(tokens: usize) -> Result<usize, Error> {
-    let side = tokens.isqrt();
-    if side * side == tokens {
-        return Ok(side);
-    }
-    let what = Diagnostic::new("bench", format!("{tokens} tokens are no square grid"));
-    let near = format!("{} or {}", side * side, (side + 1) * (side + 1));
-    Err(what.expected_found(near, tokens).help("--size WxH gives other grids").into())
 }
 
 fn heads(request: &Request) -> usize {

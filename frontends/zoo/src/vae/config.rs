@@ -68,6 +68,33 @@ impl VaeConfig {
         config.check()?;
         Ok(config)
     }
+    /// The published autoencoders, diffusers layout: `sd` (also of DiT), `sdxl` (also of PixArt-Σ; the empty name), `sd3`, `flux`. `None` for
+    /// another name.
+    pub fn preset(name: &str) -> Option<VaeConfig> {
+        let (latent_channels, quant_conv, scaling_factor, shift_factor) = match name {
+            "sd" => (4, true, 0.18215, 0.0),
+            "" | "sdxl" => (4, true, 0.13025, 0.0),
+            "sd3" => (16, false, 1.5305, 0.0609),
+            "flux" => (16, false, 0.3611, 0.1159),
+            _ => return None,
+        };
+        Some(VaeConfig {
+            layout: VaeLayout::Diffusers,
+            in_channels: 3,
+            out_channels: 3,
+            latent_channels,
+            z_channels: latent_channels,
+            block_out_channels: vec![128, 256, 512, 512],
+            layers_per_block: 2,
+            norm_num_groups: 32,
+            quant_conv,
+            post_quant_conv: quant_conv,
+            mid_attention: true,
+            level_attention: vec![false; 4],
+            scaling_factor,
+            shift_factor,
+        })
+    }
     /// The same with the generation of attention names that a checkpoint has; `has` tells whether it has a tensor.
     pub fn with_names(mut self, has: impl Fn(&str) -> bool) -> VaeConfig {
         if self.layout == VaeLayout::Diffusers && has("decoder.mid_block.attentions.0.query.weight") {
