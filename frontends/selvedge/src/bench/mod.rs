@@ -181,7 +181,14 @@ pub fn bench(request: &Request, device: &Device, events: &mut Observer) -> Resul
             session
         }
         (Program::Weights(weights), Device::Host) => {
-            let session = compile::session_with(subject.module.clone(), weights, Value::Null, device, &request.settings, &mut watch)?;
+            let session = compile::session_with(
+                subject.module.clone(),
+                weights,
+                Value::Null,
+                device,
+                &request.settings,
+                &mut watch,
+            )?;
             compile_ms.push(("passes".to_string(), clock.now() - began));
             session
         }

@@ -87,12 +87,8 @@ pub(super) fn subject(request: &Request) -> Result<Subject, Error> {
         let what = Diagnostic::new("bench", format!("`{}` has its own heads", request.model));
         return Err(what.help(format!("--{} is for the preset `attention`", flag.0)).into());
     }
-    let options = presets::Options {
-        batch: request.batch,
-        size: request.size,
-        blocks: request.blocks,
-        tokens: request.tokens,
-    };
+    let options =
+        presets::Options { batch: request.batch, size: request.size, blocks: request.blocks, tokens: request.tokens };
     if let Some(preset) = presets::preset(&request.model, &options) {
         let Preset { module, function, batch, size: [height, width] } = preset?;
         let (function, program) = (function.to_string(), Program::Weights(random));
