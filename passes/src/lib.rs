@@ -3,26 +3,32 @@
 //! A pass takes a verified module and gives a verified module of the same meaning; names and places of values are
 //! kept as far as the values are. Passes decide nothing about devices.
 
+mod canonical_contract;
 mod canonicalize;
 mod dead_code;
 mod expand_composites;
 mod fold_constants;
 mod inline_calls;
+mod merge_maps;
 mod pipeline;
 mod rebuild;
 pub mod rules;
 pub mod saturate;
 mod specialize;
 mod store_weights;
+mod split_maps;
 
+pub use canonical_contract::CanonicalContract;
 pub use canonicalize::Canonicalize;
 pub use dead_code::DeadCode;
 pub use expand_composites::ExpandComposites;
 pub use fold_constants::FoldConstants;
 pub use inline_calls::InlineCalls;
+pub use merge_maps::MergeMaps;
 pub use pipeline::{Optimizer, Options, passes, pipeline};
 pub use specialize::Specialize;
 pub use store_weights::StoreWeights;
+pub use split_maps::SplitMaps;
 
 use selvedge_ir::{Diagnostic, Module};
 

@@ -3,8 +3,11 @@
 use selvedge_ir::generate::{self, Options};
 use selvedge_ir::interp::Interpreter;
 use selvedge_ir::verify::verify;
-use selvedge_ir::{Module, OpKind, Precision, Tensor, op::OpClass};
-use selvedge_passes::{Canonicalize, DeadCode, ExpandComposites, FoldConstants, InlineCalls, Pass};
+use selvedge_ir::scalar::{Scalar, children};
+use selvedge_ir::{Module, Op, OpKind, Precision, Tensor, op::OpClass};
+use selvedge_passes::{
+    CanonicalContract, Canonicalize, DeadCode, ExpandComposites, FoldConstants, InlineCalls, MergeMaps, Pass, SplitMaps,
+};
 use std::collections::BTreeMap;
 
 fn options(seed: u64) -> Options {
@@ -71,6 +74,87 @@ fn fold_constants_keeps_meaning() {
     // Folding rounds to f32, so in f64 the bits differ.
     keeps_meaning(&FoldConstants { limit: 64 }, &[Precision::F32]);
     keeps_meaning(&FoldConstants { limit: 100_000 }, &[Precision::F32]);
+}
+
+fn reads_argument(body: &selvedge_ir::scalar::Body, node: u32) -> bool {
+    let node = body.nodes()[node as usize];
+    matches!(node, Scalar::Arg(_)) || children(node).iter().any(|c| reads_argument(body, *c))
+}
+
+/// The normal forms change bodies and specs, not bits.
+fn keeps_bits(pass: &dyn Pass) {
+    for seed in 0..300 {
+        let module = generate::module(seed, &options(seed));
+        let inputs = generate::inputs(seed, module.function("main").unwrap());
+        let after = pass.run(module.clone()).unwrap_or_else(|e| panic!("seed {seed}: {e}\n{module}"));
+        verify(&after).unwrap_or_else(|e| panic!("seed {seed} after {}: {e}\n{after}", pass.name()));
+        for precision in BOTH {
+            let (before, now) = (run(&module, &inputs, seed, precision), run(&after, &inputs, seed, precision));
+            assert_eq!(before, now, "seed {seed}, {}\n{module}\n{after}", pass.name());
+        }
+    }
+}
+
+#[test]
+fn split_maps_keeps_bits_and_leaves_single_primitives() {
+    keeps_bits(&SplitMaps);
+    for seed in 0..300 {
+        let module = SplitMaps.run(generate::module(seed, &options(seed))).unwrap();
+        for (op, args) in module.functions.iter().flat_map(|f| f.ids().filter_map(|id| f.op(id))) {
+            let Op::Map(map) = op else { continue };
+            // An expression of literals is one operand, however long.
+            let reads = |n: &Scalar| children(*n).iter().any(|c| reads_argument(&map.body, *c));
+            let primitives = map.body.nodes().iter().filter(|n| reads(n)).count();
+            let nothing = !(0..args.len()).any(|i| map.body.uses(i));
+            assert!(primitives <= 1 || nothing, "seed {seed}: {}", map.body);
+        }
+    }
+}
+
+#[test]
+fn merge_maps_keeps_bits() {
+    keeps_bits(&MergeMaps);
+}
+
+#[test]
+fn split_then_merged_keeps_bits() {
+    struct Both;
+    impl Pass for Both {
+        fn name(&self) -> &'static str {
+            "split-maps, merge-maps"
+        }
+        fn summary(&self) -> &'static str {
+            "both"
+        }
+        fn run(&self, module: Module) -> Result<Module, selvedge_ir::Diagnostic> {
+            MergeMaps.run(Canonicalize.run(SplitMaps.run(module)?)?)
+        }
+    }
+    keeps_bits(&Both);
+}
+
+#[test]
+fn canonical_contract_keeps_meaning() {
+    for seed in 0..300 {
+        let options = Options { sensitive: false, ..options(seed) };
+        let module = generate::module(seed, &options);
+        let inputs = generate::inputs(seed, module.function("main").unwrap());
+        let after = CanonicalContract.run(module.clone()).unwrap_or_else(|e| panic!("seed {seed}: {e}\n{module}"));
+        verify(&after).unwrap_or_else(|e| panic!("seed {seed}: {e}\n{after}"));
+        let values = |m: &Module| -> Vec<Tensor> {
+            let weights = generate::weights(seed, &module);
+            let interpreter = Interpreter::new(m, &weights).precision(Precision::F64);
+            let results = interpreter.call("main", &inputs, &mut BTreeMap::new()).unwrap();
+            results.into_iter().map(|(_, t)| t).collect()
+        };
+        for (a, b) in values(&module).iter().zip(&values(&after)) {
+            assert_eq!(a.ty, b.ty, "seed {seed}");
+            for (x, y) in a.to_f64().iter().zip(&b.to_f64()) {
+                // Another order of summation, in f64: far below any mistake.
+                assert!((x - y).abs() <= 1e-9 * (1.0 + x.abs()) || x == y || x.is_nan() && y.is_nan(), "seed {seed}\n{module}\n{after}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use selvedge_ir::Module;
 use selvedge_passes::saturate::exhaust;
-use selvedge_passes::{Options, passes, pipeline};
+use selvedge_passes::{CanonicalContract, MergeMaps, Options, Pass, SplitMaps, passes, pipeline};
 use std::collections::BTreeMap;
 
 /// Runs the pass of a name, or all of them in order for `pipeline`. Extents of symbols follow the name: `specialize B=2`.
@@ -22,7 +22,7 @@ pub fn run(command: &str, module: &Module) -> Result<Module, String> {
     if name == "pipeline" {
         return pipeline(module.clone(), &options, &mut |_, _| {}).map_err(|d| d.to_string());
     }
-    let all = passes(&options);
+    let all = all(&options);
     let Some(pass) = all.iter().find(|p| p.name() == name) else {
         let names: Vec<&str> = all.iter().map(|p| p.name()).collect();
         return Err(format!("there is no pass `{name}`; there are {}", names.join(", ")));
@@ -52,5 +52,12 @@ pub fn rule(name: &str, module: &Module) -> Result<Module, String> {
 
 /// The names of all passes.
 pub fn names() -> Vec<&'static str> {
-    passes(&Options::default()).iter().map(|p| p.name()).collect()
+    all(&Options::default()).iter().map(|p| p.name()).collect()
+}
+
+/// The passes of the pipeline, then the normal forms that its saturation is made of.
+fn all(options: &Options) -> Vec<Box<dyn Pass>> {
+    let mut all = passes(options);
+    all.extend([Box::new(SplitMaps) as Box<dyn Pass>, Box::new(CanonicalContract), Box::new(MergeMaps)]);
+    all
 }
