@@ -1,21 +1,451 @@
-//! Views: merged, cancelled, moved.
+//! Views: merged, cancelled, moved towards the results, where contractions and other views take them in.
 
-use crate::saturate::{Match, Phase, Rule, Term};
-use selvedge_ir::ops::Transpose;
+use super::words::{Viewed, find, in_f32, number, others};
+use crate::canonical_contract::inserted;
+use crate::saturate::{Bindings, Classes, Id, Match, Phase, Refusal, Rule, Term};
+use selvedge_ir::ops::{Broadcast, Concat, Map, Reduce, Reshape, Slice, Transpose};
+use selvedge_ir::scalar::Binary;
+use selvedge_ir::{Op, OpKind, Shape};
 
 pub(super) fn rules() -> Vec<Rule> {
-    vec![Rule::new(
-        "transpose-of-transpose",
-        "transpose p (transpose q x) = transpose (q∘p) x, and x itself if q∘p is the identity",
-        Phase::Layout,
-        &["(transpose ?p (transpose ?q ?x))"],
-        |m: &Match| {
-            let (p, q): (Vec<usize>, Vec<usize>) = (m.attr("p"), m.attr("q"));
-            let perm: Vec<usize> = p.iter().map(|&i| q[i]).collect();
-            if perm.iter().copied().eq(0..perm.len()) {
-                return Ok(m.term("x"));
+    let mut rules = merged();
+    rules.extend(maps());
+    rules.extend(moved());
+    rules.extend(concats());
+    rules
+}
+
+fn rule(
+    name: &'static str,
+    law: &'static str,
+    left: &[&str],
+    right: impl Fn(&Match) -> Result<Term, Refusal> + Send + Sync + 'static,
+) -> Rule {
+    Rule::new(name, law, Phase::Layout, left, right)
+}
+
+/// Views of views, and views that change nothing.
+fn merged() -> Vec<Rule> {
+    vec![
+        rule("transpose-to-itself", "a transpose by the identity is its operand", &["(transpose ?p ?x)"], |m| {
+            if m.attr::<Vec<usize>>("p").is_sorted() { Ok(m.term("x")) } else { Err("axes move".into()) }
+        }),
+        rule("reshape-to-itself", "a reshape to the operand's shape is the operand", &["(reshape ?s ?x)"], |m| {
+            if m.ty("x") == m.root_ty() { Ok(m.term("x")) } else { Err("another shape".into()) }
+        }),
+        rule("broadcast-to-itself", "a broadcast to the operand's shape is the operand", &["(broadcast ?s ?a ?x)"], |m| {
+            if m.ty("x") == m.root_ty() { Ok(m.term("x")) } else { Err("something is repeated".into()) }
+        }),
+        rule(
+            "transpose-of-transpose",
+            "transpose p (transpose q x) = transpose (q∘p) x, and x itself if q∘p is the identity",
+            &["(transpose ?p (transpose ?q ?x))"],
+            |m| {
+                let (p, q): (Vec<usize>, Vec<usize>) = (m.attr("p"), m.attr("q"));
+                let perm: Vec<usize> = p.iter().map(|&i| q[i]).collect();
+                Ok(Viewed::new(m, "x").transpose(&perm).term)
+            },
+        ),
+        rule(
+            "reshape-of-reshape",
+            "reshape s (reshape t x) = reshape s x, and x itself if it has that shape",
+            &["(reshape ?s (reshape ?t ?x))"],
+            |m| Ok(Viewed::new(m, "x").reshape(&m.attr::<Shape>("s").sizes()).term),
+        ),
+        rule(
+            "broadcast-of-broadcast",
+            "repeating what is repeated is one repetition",
+            &["(broadcast ?s ?a (broadcast ?t ?b ?x))"],
+            |m| {
+                let (a, b): (Vec<usize>, Vec<usize>) = (m.attr("a"), m.attr("b"));
+                let axes = b.iter().map(|&i| a[i]).collect();
+                Ok(Term::op(Broadcast { shape: m.attr("s"), axes }, [m.term("x")]))
+            },
+        ),
+        rule(
+            "broadcast-of-unit-axes",
+            "unit axes put in before a repetition are axes of the repetition: a reduced axis kept and repeated is one broadcast",
+            &["(broadcast ?s ?a (reshape ?t ?x))"],
+            |m| {
+                let (a, t): (Vec<usize>, Shape) = (m.attr("a"), m.attr("t"));
+                let places = inserted(&m.ty("x").shape, &t).ok_or("not only unit axes")?;
+                let axes = places.iter().map(|&i| a[i]).collect();
+                Ok(Term::op(Broadcast { shape: m.attr("s"), axes }, [m.term("x")]))
+            },
+        ),
+        rule(
+            "reshape-of-broadcast",
+            "unit axes put into a repeated value are axes of the repetition",
+            &["(reshape ?s (broadcast ?t ?a ?x))"],
+            |m| {
+                let (s, t, a): (Shape, Shape, Vec<usize>) = (m.attr("s"), m.attr("t"), m.attr("a"));
+                let places = inserted(&t, &s).ok_or("not only unit axes")?;
+                let axes = a.iter().map(|&i| places[i]).collect();
+                Ok(Term::op(Broadcast { shape: s, axes }, [m.term("x")]))
+            },
+        ),
+        rule(
+            "transpose-of-unit-axes",
+            "a transpose that moves unit axes only is a reshape",
+            &["(transpose ?p ?x)"],
+            |m| {
+                let (p, sizes): (Vec<usize>, Vec<usize>) = (m.attr("p"), m.sizes("x"));
+                let wide: Vec<usize> = p.iter().copied().filter(|&i| sizes[i] != 1).collect();
+                if p.is_sorted() || !wide.is_sorted() {
+                    return Err("wide axes move".into());
+                }
+                let moved: Vec<usize> = p.iter().map(|&i| sizes[i]).collect();
+                Ok(Viewed::new(m, "x").reshape(&moved).term)
+            },
+        ),
+        rule(
+            "slice-of-slice",
+            "every t-th of every s-th element from a start is every st-th from a start",
+            &["(slice ?b ?e ?t (slice ?c ?f ?s ?x))"],
+            |m| {
+                let of = |n: &str| m.attr::<Vec<usize>>(n);
+                let (b, e, t, c, s) = (of("b"), of("e"), of("t"), of("c"), of("s"));
+                let at = |i: usize, n: usize| c[i] + n * s[i];
+                let start: Vec<usize> = (0..b.len()).map(|i| at(i, b[i])).collect();
+                // Up to the last element that is taken, and not beyond the operand.
+                let last = |i: usize| if e[i] > b[i] { at(i, e[i] - 1) + 1 } else { start[i] };
+                let end = (0..b.len()).map(last).collect();
+                let step = (0..b.len()).map(|i| s[i] * t[i]).collect();
+                Ok(Term::op(Slice { start, end, step }, [m.term("x")]))
+            },
+        ),
+    ]
+}
+
+/// Transposes, reshapes and repetitions of all operands of a map are one of its result.
+fn maps() -> Vec<Rule> {
+    let any = |kind: OpKind| {
+        move |classes: Classes, _: Id, _: &Op, args: &[Id]| -> Vec<Bindings> {
+            let views = |id: &Id| classes.ops(*id).any(|(op, _)| op.kind() == kind);
+            if args.iter().any(views) { vec![numbered(args)] } else { Vec::new() }
+        }
+    };
+    vec![
+        Rule::custom(
+            "map-of-transposes",
+            "f(transpose a, transpose b) = transpose f(a, b) for one permutation; what is repeated is transposed back",
+            Phase::Layout,
+            OpKind::Map,
+            any(OpKind::Transpose),
+            |m| {
+                let (map, args) = mapped(m)?;
+                let perm = args.iter().find_map(|a| find(m.classes, *a, |op, _| permutation(op)));
+                let perm = perm.ok_or("no transpose")?;
+                let mut back = vec![0; perm.len()];
+                perm.iter().enumerate().for_each(|(i, &p)| back[p] = i);
+                let below = |id: &Id| -> Option<Term> {
+                    let same = |op: &Op, args: &[Id]| (permutation(op)? == perm).then(|| Term::Class(args[0]));
+                    let repeated = |op: &Op, args: &[Id]| match op {
+                        Op::Broadcast(b) => Some(transposed_broadcast(m.classes, b, args[0], &back)),
+                        _ => None,
+                    };
+                    find(m.classes, *id, same).or_else(|| find(m.classes, *id, repeated))
+                };
+                let below: Vec<Term> = args.iter().map(below).collect::<Option<_>>().ok_or("another view")?;
+                Ok(Term::op(Transpose { perm }, [Term::op(map, below)]))
+            },
+        ),
+        Rule::custom(
+            "map-of-reshapes",
+            "f(reshape a, reshape b) = reshape f(a, b) if a and b have one shape",
+            Phase::Layout,
+            OpKind::Map,
+            any(OpKind::Reshape),
+            |m| {
+                let (map, args) = mapped(m)?;
+                let shapes = |id: &Id| {
+                    let from = |(op, args): (Op, &[Id])| matches!(op, Op::Reshape(_)).then(|| args[0]);
+                    m.classes.ops(*id).filter_map(from).collect::<Vec<Id>>()
+                };
+                let candidates: Vec<Vec<Id>> = args.iter().map(shapes).collect();
+                let root = &m.root_ty().shape;
+                let fits = |first: &Id| -> Option<Vec<Term>> {
+                    let shape = &m.classes.ty(*first).shape;
+                    let same = |ids: &Vec<Id>| ids.iter().find(|id| m.classes.ty(**id).shape == *shape).copied();
+                    (shape != root).then_some(())?;
+                    candidates.iter().map(|ids| Some(Term::Class(same(ids)?))).collect()
+                };
+                let below = candidates[0].iter().find_map(fits).ok_or("different shapes")?;
+                Ok(Term::op(Reshape { shape: root.clone() }, [Term::op(map, below)]))
+            },
+        ),
+        Rule::custom(
+            "map-of-broadcasts",
+            "f(repeat a, repeat b) = repeat f(a, b): computed once, then repeated",
+            Phase::Layout,
+            OpKind::Map,
+            any(OpKind::Broadcast),
+            map_of_broadcasts,
+        ),
+    ]
+}
+
+/// Operands as the variables x0, x1 …
+fn numbered(args: &[Id]) -> Bindings {
+    args.iter().enumerate().map(|(i, id)| (format!("x{i}"), *id)).collect()
+}
+
+/// The matched map, and its operands.
+fn mapped(m: &Match) -> Result<(Map, Vec<Id>), Refusal> {
+    let bound = m.all("x");
+    let found = find(m.classes, m.root, |op, args| match op {
+        Op::Map(map) if *args == bound[..] => Some((map.clone(), args.to_vec())),
+        _ => None,
+    });
+    found.ok_or_else(|| "the map is no longer there".into())
+}
+
+fn permutation(op: &Op) -> Option<Vec<usize>> {
+    match op {
+        Op::Transpose(t) => Some(t.perm.clone()),
+        _ => None,
+    }
+}
+
+/// The transpose of a broadcast as a broadcast: axes of the operand in the order in which they come.
+fn transposed_broadcast(classes: Classes, b: &Broadcast, x: Id, perm: &[usize]) -> Term {
+    let sizes = b.shape.sizes();
+    let shape: Vec<usize> = perm.iter().map(|&p| sizes[p]).collect();
+    // Result axis of each operand axis, and the operand's axes in rising order of it.
+    let place = |i: usize| perm.iter().position(|&p| p == b.axes[i]).expect("a permutation");
+    let mut order: Vec<usize> = (0..b.axes.len()).collect();
+    order.sort_by_key(|&i| place(i));
+    let axes: Vec<usize> = order.iter().map(|&i| place(i)).collect();
+    let view = Broadcast { shape: Shape::new(&shape), axes };
+    Term::op(view, [Viewed::of(classes, x).transpose(&order).term])
+}
+
+fn map_of_broadcasts(m: &Match) -> Result<Term, Refusal> {
+    let (map, args) = mapped(m)?;
+    let sizes = m.root_ty().shape.sizes();
+    // Of each operand, the repetition of the smallest value.
+    let smallest = |id: &Id| -> Option<(Broadcast, Id)> {
+        let from = |(op, args): (Op, &[Id])| match op {
+            Op::Broadcast(b) => Some((b, args[0])),
+            _ => None,
+        };
+        let elements = |(_, id): &(Broadcast, Id)| m.classes.ty(*id).elements();
+        m.classes.ops(*id).filter_map(from).min_by_key(elements)
+    };
+    let views: Vec<(Broadcast, Id)> = args.iter().map(smallest).collect::<Option<_>>().ok_or("an operand is whole")?;
+    // An axis that is repeated in all of them is repeated in the result.
+    let varies = |(b, id): &(Broadcast, Id), axis: usize| {
+        let extents = m.classes.ty(*id).shape.sizes();
+        b.axes.iter().position(|&a| a == axis).is_some_and(|i| extents[i] == sizes[axis] && sizes[axis] != 1)
+    };
+    let kept: Vec<usize> = (0..sizes.len()).filter(|&a| views.iter().any(|v| varies(v, a))).collect();
+    if kept.iter().map(|&a| sizes[a]).product::<usize>() >= sizes.iter().product() {
+        return Err("nothing is repeated in all operands".into());
+    }
+    let small: Vec<usize> = kept.iter().map(|&a| sizes[a]).collect();
+    let below = |v: &(Broadcast, Id)| {
+        let (b, id) = v;
+        let own: Vec<usize> = b.axes.iter().copied().filter(|&a| varies(v, a)).collect();
+        let axes: Vec<usize> = own.iter().map(|a| kept.iter().position(|k| k == a).expect("kept")).collect();
+        let extents: Vec<usize> = own.iter().map(|&a| sizes[a]).collect();
+        Viewed::of(m.classes, *id).reshape(&extents).broadcast(&small, &axes).term
+    };
+    let below: Vec<Term> = views.iter().map(below).collect();
+    Ok(Term::op(Broadcast { shape: Shape::new(&sizes), axes: kept }, [Term::op(map, below)]))
+}
+
+/// The bound map is a multiplication by a number, in f32.
+fn scale(m: &Match) -> Result<f64, Refusal> {
+    in_f32(m)?;
+    number(m, "f", Binary::Mul)
+}
+
+/// Scales and reductions past views.
+fn moved() -> Vec<Rule> {
+    vec![
+        rule(
+            "transpose-of-scale",
+            "the transpose of x · c is the transpose of x, times c: scales come out, towards contractions and attention",
+            &["(transpose ?p (map ?f ?x))"],
+            |m| {
+                scale(m)?;
+                let view = Viewed::new(m, "x").transpose(&m.attr::<Vec<usize>>("p"));
+                Ok(Term::op(Map { body: m.attr("f") }, [view.term]))
+            },
+        ),
+        rule(
+            "reshape-of-scale",
+            "a reshape of x · c is the reshape of x, times c",
+            &["(reshape ?s (map ?f ?x))"],
+            |m| {
+                scale(m)?;
+                let view = Viewed::new(m, "x").reshape(&m.attr::<Shape>("s").sizes());
+                Ok(Term::op(Map { body: m.attr("f") }, [view.term]))
+            },
+        ),
+        rule(
+            "slice-of-scale",
+            "a slice of x · c is the slice of x, times c",
+            &["(slice ?b ?e ?s (map ?f ?x))"],
+            |m| {
+                scale(m)?;
+                let slice = Slice { start: m.attr("b"), end: m.attr("e"), step: m.attr("s") };
+                Ok(Term::op(Map { body: m.attr("f") }, [Term::op(slice, [m.term("x")])]))
+            },
+        ),
+        rule(
+            "transpose-of-broadcast",
+            "a transposed repetition repeats along the moved axes",
+            &["(transpose ?p (broadcast ?s ?a ?x))"],
+            |m| {
+                let view = Broadcast { shape: m.attr("s"), axes: m.attr("a") };
+                Ok(transposed_broadcast(m.classes, &view, m.id("x"), &m.attr::<Vec<usize>>("p")))
+            },
+        ),
+        rule(
+            "reduce-of-transpose",
+            "a reduction of a transposed value reduces the axes where they were",
+            &["(reduce ?k ?axes (transpose ?p ?x))"],
+            |m| {
+                let (axes, p): (Vec<usize>, Vec<usize>) = (m.attr("axes"), m.attr("p"));
+                let mut own: Vec<usize> = axes.iter().map(|&a| p[a]).collect();
+                own.sort_unstable();
+                let left = others(&own, p.len());
+                let perm: Vec<usize> = others(&axes, p.len())
+                    .iter()
+                    .map(|&a| left.iter().position(|&l| l == p[a]).expect("a kept axis"))
+                    .collect();
+                let reduced = Term::op(Reduce { kind: m.attr("k"), axes: own }, [m.term("x")]);
+                let sizes = left.iter().map(|&a| m.sizes("x")[a]).collect();
+                Ok(Viewed { term: reduced, sizes }.transpose(&perm).term)
+            },
+        ),
+    ]
+}
+
+/// Slices of concatenations, and concatenations of slices.
+fn concats() -> Vec<Rule> {
+    let all = |_: Classes, _: Id, _: &Op, args: &[Id]| vec![numbered(args)];
+    vec![
+        rule("slice-of-concat", "a slice within one part of a concatenation is a slice of that part", &[
+            "(slice ?b ?e ?s (concat ?axis ?x0))",
+            "(slice ?b ?e ?s (concat ?axis ?x0 ?x1))",
+            "(slice ?b ?e ?s (concat ?axis ?x0 ?x1 ?x2))",
+        ], |m| {
+            let (mut start, mut end, axis) = (m.attr::<Vec<usize>>("b"), m.attr::<Vec<usize>>("e"), m.attr::<usize>("axis"));
+            let mut from = 0;
+            for part in m.all("x") {
+                let sizes = m.classes.ty(part).shape.sizes();
+                let to = from + sizes[axis];
+                if start[axis] >= from && end[axis] <= to {
+                    (start[axis], end[axis]) = (start[axis] - from, end[axis] - from);
+                    let step: Vec<usize> = m.attr("s");
+                    let whole = start.iter().chain(&step).zip(sizes.iter().map(|_| 0).chain(sizes.iter().map(|_| 1)));
+                    if whole.clone().all(|(a, b)| *a == b) && end == sizes {
+                        return Ok(Term::Class(part));
+                    }
+                    return Ok(Term::op(Slice { start, end, step }, [Term::Class(part)]));
+                }
+                from = to;
             }
-            Ok(Term::op(Transpose { perm }, [m.term("x")]))
-        },
-    )]
+            Err("more than one part".into())
+        }),
+        Rule::custom(
+            "concat-of-slices",
+            "neighbouring slices put together again are one slice, or the whole",
+            Phase::Layout,
+            OpKind::Concat,
+            all,
+            |m| {
+                let axis = concat_axis(m)?;
+                let (x, slice) = run_of_slices(m.classes, &m.all("x"), axis)?;
+                let sizes = m.classes.ty(x).shape.sizes();
+                let whole = slice.start.iter().all(|&s| s == 0) && slice.end == sizes;
+                Ok(if whole { Term::Class(x) } else { Term::op(slice, [Term::Class(x)]) })
+            },
+        ),
+        Rule::custom(
+            "concat-of-heads",
+            "equal neighbouring slices stacked along a new axis are a split of the sliced axis",
+            Phase::Layout,
+            OpKind::Concat,
+            all,
+            concat_of_heads,
+        ),
+    ]
+}
+
+fn concat_axis(m: &Match) -> Result<usize, Refusal> {
+    let bound = m.all("x");
+    let found = find(m.classes, m.root, |op, args| match op {
+        Op::Concat(Concat { axis }) if *args == bound[..] => Some(*axis),
+        _ => None,
+    });
+    found.ok_or_else(|| "the concatenation is no longer there".into())
+}
+
+/// The operand and the slice of it that classes are the parts of, along an axis, in order.
+fn run_of_slices(classes: Classes, parts: &[Id], axis: usize) -> Result<(Id, Slice), Refusal> {
+    let slices = |id: Id| {
+        classes.ops(id).filter_map(|(op, args)| match op {
+            Op::Slice(s) if s.step.iter().all(|&n| n == 1) => Some((args[0], s)),
+            _ => None,
+        })
+    };
+    let (first, rest) = parts.split_first().ok_or("no part")?;
+    for (x, first) in slices(*first) {
+        let mut whole = first.clone();
+        let mut good = !rest.is_empty();
+        for part in rest {
+            let next = slices(*part).find(|(y, s)| {
+                let same = |i: usize| i == axis || (s.start[i] == whole.start[i] && s.end[i] == whole.end[i]);
+                *y == x && (0..s.start.len()).all(same) && s.start[axis] == whole.end[axis]
+            });
+            match next {
+                Some((_, s)) => whole.end[axis] = s.end[axis],
+                None => good = false,
+            }
+        }
+        if good {
+            return Ok((x, whole));
+        }
+    }
+    Err("not neighbouring slices of one value".into())
+}
+
+fn concat_of_heads(m: &Match) -> Result<Term, Refusal> {
+    let (axis, parts) = (concat_axis(m)?, m.all("x"));
+    let sizes = m.classes.ty(parts[0]).shape.sizes();
+    if sizes[axis] != 1 || parts.len() < 2 || parts.iter().any(|p| m.classes.ty(*p).shape.sizes() != sizes) {
+        return Err("not stacked along a unit axis".into());
+    }
+    // Below the unit axes: slices of one value.
+    let below = |id: &Id| -> Vec<Id> {
+        let from = |(op, args): (Op, &[Id])| matches!(op, Op::Reshape(_)).then(|| args[0]);
+        m.classes.ops(*id).filter_map(from).collect()
+    };
+    let inner: Vec<Vec<Id>> = parts.iter().map(below).collect();
+    for first in &inner[0] {
+        let from = &m.classes.ty(*first).shape;
+        let Some(places) = inserted(from, &m.classes.ty(parts[0]).shape).filter(|p| !p.contains(&axis)) else { continue };
+        let same = |ids: &Vec<Id>| ids.iter().copied().find(|id| m.classes.ty(*id).shape == *from);
+        let Some(ids) = inner.iter().map(same).collect::<Option<Vec<Id>>>() else { continue };
+        for cut in 0..from.rank() {
+            let Ok((x, slice)) = run_of_slices(m.classes, &[&[*first], &ids[1..]].concat(), cut) else { continue };
+            let mut taken = Viewed::of(m.classes, x);
+            let whole: Vec<usize> = slice.start.iter().zip(&slice.end).map(|(s, e)| e - s).collect();
+            if taken.sizes != whole {
+                taken = Viewed { term: Term::op(slice, [taken.term]), sizes: whole.clone() };
+            }
+            let each = from.sizes()[cut];
+            let mut split = whole;
+            split.splice(cut..=cut, [parts.len(), each]);
+            // The new axis goes where the parts were stacked, among the axes that are not put in.
+            let at = places.iter().filter(|&&p| p < axis).count();
+            let mut perm: Vec<usize> = (0..split.len()).filter(|&i| i != cut).collect();
+            perm.insert(at, cut);
+            return Ok(taken.reshape(&split).transpose(&perm).reshape(&m.root_ty().shape.sizes()).term);
+        }
+    }
+    Err("not slices of one value".into())
 }

@@ -105,6 +105,13 @@ impl<'g> Match<'g> {
             None => panic!("a rule asks for `?{name}`, which its left side does not bind"),
         }
     }
+    /// The classes of the variables with this prefix and a number, in order: operands of a variadic operator.
+    pub fn all(&self, prefix: &str) -> Vec<Id> {
+        let numbered = |n: &str| n.strip_prefix(prefix).and_then(|n| n.parse::<usize>().ok());
+        let mut found: Vec<(usize, Id)> = self.bound.iter().filter_map(|(n, id)| Some((numbered(n)?, *id))).collect();
+        found.sort_unstable_by_key(|(number, _)| *number);
+        found.into_iter().map(|(_, id)| id).collect()
+    }
     /// A bound tensor as a term.
     pub fn term(&self, name: &str) -> Term {
         Term::Class(self.id(name))
@@ -219,6 +226,13 @@ impl Rule {
             skips_rounding: false,
             left: Left::Custom(root, Arc::new(left)),
             right: Arc::new(right),
+        }
+    }
+    /// The patterns of the left side, for those who make instances of it; none if it is a searcher written by hand.
+    pub fn patterns(&self) -> Vec<&PatternAst<Node>> {
+        match &self.left {
+            Left::Patterns(patterns) => patterns.iter().map(|(pattern, _)| &pattern.ast).collect(),
+            Left::Custom(..) => Vec::new(),
         }
     }
     /// Declares that the right side leaves out a rounding.
