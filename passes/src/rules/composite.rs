@@ -43,6 +43,9 @@ fn is_mean(m: &Match, inv: &str, axes: &[usize], x: &str) -> Result<(), Refusal>
 }
 
 fn softmax() -> Vec<Rule> {
+    let shifted = "(map {-} (map ?f ?k ?s) (broadcast ?bs ?br (reduce max ?axes (map ?f ?k ?s))))";
+    let kept = format!("(map {{x, y| select(x, y, 0.0)}} ?k (map {{exp}} {shifted}))");
+    let quotient = format!("(map {{/}} {kept} (broadcast ?bs ?br (map {{x| max(x, 1.0)}} (reduce sum ?axes {kept}))))");
     vec![
         rule(
             "softmax",
@@ -71,9 +74,7 @@ fn softmax() -> Vec<Rule> {
         rule(
             "softmax-of-kept",
             "with t = select(k, s, c), c ≤ −1e20, and e = select(k, exp(t − max t), 0): e / max(Σe, 1) = select(k, softmax(t), 0), |s| ≤ 1e3",
-            &["(map {/} (map {x, y| select(x, y, 0.0)} ?k (map {exp} (map {-} (map ?f ?k ?s) (broadcast ?bs ?br (reduce max ?axes (map ?f ?k ?s)))))) \
-                (broadcast ?bs ?br (map {x| max(x, 1.0)} (reduce sum ?axes (map {x, y| select(x, y, 0.0)} ?k \
-                (map {exp} (map {-} (map ?f ?k ?s) (broadcast ?bs ?br (reduce max ?axes (map ?f ?k ?s)))))))))"],
+            &[&quotient],
             |m| {
                 let axes: Vec<usize> = m.attr("axes");
                 puts_back(m, "br", &axes, m.sizes("s").len())?;

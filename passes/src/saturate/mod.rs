@@ -19,7 +19,7 @@ mod step;
 pub use analysis::{Binding, Classes, Fact, Facts, Graph, TensorFact};
 pub use cost::Rates;
 pub use egg::Id;
-pub use language::Node;
+pub use language::{Node, pattern};
 pub use optimise::{BEST, Saturate, Strategy};
 pub use report::{Alternative, FunctionReport, Reason, RuleReport};
 pub use rule::{Bindings, Match, Phase, Refusal, Rule, Term};
