@@ -67,9 +67,8 @@ fn split(r: &mut Rebuild, map: &Map, args: &[ValueId]) -> Result<ValueId, Diagno
 fn operands(r: &Rebuild, body: &Body, args: &[ValueId]) -> Vec<Part> {
     let literal = |arg: &ValueId| Some(Part::Literal(repeated(r, *arg)?));
     let parts: Vec<Part> = args.iter().map(|a| literal(a).unwrap_or(Part::Value(*a))).collect();
-    let tensors = |parts: &[Part]| {
-        parts.iter().enumerate().filter(|(i, p)| body.uses(*i) && matches!(p, Part::Value(_))).count()
-    };
+    let tensors =
+        |parts: &[Part]| parts.iter().enumerate().filter(|(i, p)| body.uses(*i) && matches!(p, Part::Value(_))).count();
     if tensors(&parts) > 0 { parts } else { args.iter().map(|a| Part::Value(*a)).collect() }
 }
 

@@ -2,8 +2,8 @@
 
 use selvedge_ir::generate::{self, Options};
 use selvedge_ir::interp::Interpreter;
-use selvedge_ir::verify::verify;
 use selvedge_ir::scalar::{Scalar, children};
+use selvedge_ir::verify::verify;
 use selvedge_ir::{Module, Op, OpKind, Precision, Tensor, op::OpClass};
 use selvedge_passes::{
     CanonicalContract, Canonicalize, DeadCode, ExpandComposites, FoldConstants, InlineCalls, MergeMaps, Pass, SplitMaps,
@@ -151,7 +151,10 @@ fn canonical_contract_keeps_meaning() {
             assert_eq!(a.ty, b.ty, "seed {seed}");
             for (x, y) in a.to_f64().iter().zip(&b.to_f64()) {
                 // Another order of summation, in f64: far below any mistake.
-                assert!((x - y).abs() <= 1e-9 * (1.0 + x.abs()) || x == y || x.is_nan() && y.is_nan(), "seed {seed}\n{module}\n{after}");
+                assert!(
+                    (x - y).abs() <= 1e-9 * (1.0 + x.abs()) || x == y || x.is_nan() && y.is_nan(),
+                    "seed {seed}\n{module}\n{after}"
+                );
             }
         }
     }

@@ -68,16 +68,11 @@ fn numbers() -> Vec<Rule> {
             &["(map {+} ?a (broadcast ?s ?r (map {x| x * -1.0} ?b)))"],
             |m| Ok(binary(Binary::Sub, m.term("a"), repeated(m, "s", "r", m.term("b")))),
         ),
-        rule(
-            "multiply-by-reciprocal",
-            "a · (c / b) = (a / b) · c",
-            &["(map {*} ?a (map ?f ?b))"],
-            |m| {
-                let c = literal_first(&m.attr("f"), Binary::Div).ok_or("no reciprocal")?;
-                let quotient = binary(Binary::Div, m.term("a"), m.term("b"));
-                Ok(if c == 1.0 { quotient } else { by(Binary::Mul, quotient, c) })
-            },
-        ),
+        rule("multiply-by-reciprocal", "a · (c / b) = (a / b) · c", &["(map {*} ?a (map ?f ?b))"], |m| {
+            let c = literal_first(&m.attr("f"), Binary::Div).ok_or("no reciprocal")?;
+            let quotient = binary(Binary::Div, m.term("a"), m.term("b"));
+            Ok(if c == 1.0 { quotient } else { by(Binary::Mul, quotient, c) })
+        }),
         rule(
             "multiply-by-repeated-reciprocal",
             "a · repeat(1 / b) = a / repeat(b)",
@@ -156,7 +151,9 @@ fn moments() -> Vec<Rule> {
         rule(
             "variance-from-moments",
             "Σx²/n − (Σx/n)² = Σ(x − mean)²/n, equal over the reals; the right side does not cancel",
-            &["(map {-} (map ?f (reduce sum ?axes (map {x| x * x} ?x))) (map {x| x * x} (map ?f (reduce sum ?axes ?x))))"],
+            &[
+                "(map {-} (map ?f (reduce sum ?axes (map {x| x * x} ?x))) (map {x| x * x} (map ?f (reduce sum ?axes ?x))))",
+            ],
             |m| {
                 let (axes, sizes) = (m.attr::<Vec<usize>>("axes"), m.sizes("x"));
                 let c = number(m, "f", Binary::Mul)?;

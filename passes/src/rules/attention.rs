@@ -9,9 +9,7 @@ use selvedge_ir::spec::ContractSpec;
 use selvedge_ir::{DType, Op, OpKind, Tensor};
 
 pub(super) fn rules() -> Vec<Rule> {
-    let sides = |weights: &str| {
-        [format!("(contract ?s2 ?d {weights} ?v)"), format!("(contract ?s2 ?d ?v {weights})")]
-    };
+    let sides = |weights: &str| [format!("(contract ?s2 ?d {weights} ?v)"), format!("(contract ?s2 ?d ?v {weights})")];
     let rule = |name, law, weights: &str, right: fn(&Match) -> Result<Term, Refusal>| {
         let both = sides(weights);
         Rule::new(name, law, Phase::Composite, &[&both[0], &both[1]], right)
@@ -158,8 +156,7 @@ impl Attend {
             return Err("the values are not summed over the keys".into());
         }
         let own = |l: &u8| *l != key;
-        let batch: Vec<u8> =
-            s1.out.iter().copied().filter(own).filter(|l| k.1.contains(l) || v.contains(l)).collect();
+        let batch: Vec<u8> = s1.out.iter().copied().filter(own).filter(|l| k.1.contains(l) || v.contains(l)).collect();
         let rows: Vec<u8> = s1.out.iter().copied().filter(own).filter(|l| !batch.contains(l)).collect();
         if batch.iter().any(|l| !q.1.contains(l) || !k.1.contains(l) || !v.contains(l) || !out.contains(l)) {
             return Err("a batch axis is not in all operands".into());
@@ -283,7 +280,9 @@ impl Attend {
         // A mask that was widened for the sum is taken as it was before.
         if classes.ty(x).dtype != dtype {
             x = find(classes, x, |op, args| match op {
-                Op::Map(Map { body }) if *body == Body::cast(DType::F32) && classes.ty(args[0]).dtype == dtype => Some(args[0]),
+                Op::Map(Map { body }) if *body == Body::cast(DType::F32) && classes.ty(args[0]).dtype == dtype => {
+                    Some(args[0])
+                }
                 _ => None,
             })
             .ok_or("the mask has another dtype")?;
@@ -322,7 +321,9 @@ impl Attend {
 /// `select(x, 0, c)` with c low enough to hide any score.
 fn hides(body: &Body) -> bool {
     match body.nodes() {
-        [Scalar::Arg(0), Scalar::Float(zero), Scalar::Float(c), Scalar::Select(0, 1, 2)] => zero.0 == 0.0 && c.0 <= -1e20,
+        [Scalar::Arg(0), Scalar::Float(zero), Scalar::Float(c), Scalar::Select(0, 1, 2)] => {
+            zero.0 == 0.0 && c.0 <= -1e20
+        }
         _ => false,
     }
 }
@@ -349,9 +350,9 @@ fn is_causal(classes: Classes, id: Id, [query, key]: [usize; 2]) -> bool {
         }
         Some(counts(classes, args[0], key) && counts(classes, args[1], query))
     };
-    classes.ops(id).any(|(op, args)| {
-        table(&op).or_else(|| repeated(&op, args)).or_else(|| compared(&op, args)).unwrap_or(false)
-    })
+    classes
+        .ops(id)
+        .any(|(op, args)| table(&op).or_else(|| repeated(&op, args)).or_else(|| compared(&op, args)).unwrap_or(false))
 }
 
 /// True if a value is the index along an axis.

@@ -138,7 +138,9 @@ fn norms() -> Vec<Rule> {
         rule(
             "rms-norm",
             "x · repeat(rsqrt(Σx²/n + eps)) = rms_norm(x) over the last axes, for a positive root",
-            &["(map {*} ?x (broadcast ?s ?r (map {rsqrt} (map ?eps (map ?inv (reduce sum ?axes (map {x| x * x} ?x)))))))"],
+            &[
+                "(map {*} ?x (broadcast ?s ?r (map {rsqrt} (map ?eps (map ?inv (reduce sum ?axes (map {x| x * x} ?x)))))))",
+            ],
             |m| {
                 let axes: Vec<usize> = m.attr("axes");
                 puts_back(m, "r", &axes, m.sizes("x").len())?;

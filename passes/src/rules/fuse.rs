@@ -53,7 +53,8 @@ fn casts() -> Vec<Rule> {
 }
 
 fn contractions() -> Vec<Rule> {
-    let contract = |m: &Match, dtype: DType, x: Term, y: Term| Term::op(Contract { spec: m.attr("spec"), dtype }, [x, y]);
+    let contract =
+        |m: &Match, dtype: DType, x: Term, y: Term| Term::op(Contract { spec: m.attr("spec"), dtype }, [x, y]);
     let narrow = |m: &Match| match (cast(m, "f")?, m.ty("x").dtype) {
         (DType::F32, DType::F16 | DType::BF16) => Ok(()),
         _ => Err(Refusal::from("nothing is widened")),
@@ -119,7 +120,8 @@ fn composites() -> Vec<Rule> {
                     Op::Map(map) if map.body == Body::cast(DType::F32) => Some(below[0]),
                     _ => None,
                 });
-                let x = x.filter(|x| m.classes.ty(*x).dtype == to && to != DType::F32).ok_or("the value is not widened")?;
+                let x =
+                    x.filter(|x| m.classes.ty(*x).dtype == to && to != DType::F32).ok_or("the value is not widened")?;
                 let mut operands = vec![Term::Class(x)];
                 operands.extend(args[1..].iter().map(|a| Term::Class(*a)));
                 Ok(Term::op(op, operands))
@@ -128,7 +130,11 @@ fn composites() -> Vec<Rule> {
         rule(
             "norm-of-widened-vectors",
             "a norm computes in f32: its scale and bias need not be widened",
-            &["(layer_norm ?eps ?x (map {x| f32(x)} ?w) ?b)", "(rms_norm ?eps ?x (map {x| f32(x)} ?w))", "(group_norm ?groups ?eps ?x (map {x| f32(x)} ?w) ?b)"],
+            &[
+                "(layer_norm ?eps ?x (map {x| f32(x)} ?w) ?b)",
+                "(rms_norm ?eps ?x (map {x| f32(x)} ?w))",
+                "(group_norm ?groups ?eps ?x (map {x| f32(x)} ?w) ?b)",
+            ],
             |m| {
                 if !m.ty("w").dtype.is_float() {
                     return Err("the scale is no float".into());

@@ -33,9 +33,14 @@ fn merged() -> Vec<Rule> {
         rule("reshape-to-itself", "a reshape to the operand's shape is the operand", &["(reshape ?s ?x)"], |m| {
             if m.ty("x") == m.root_ty() { Ok(m.term("x")) } else { Err("another shape".into()) }
         }),
-        rule("broadcast-to-itself", "a broadcast to the operand's shape is the operand", &["(broadcast ?s ?a ?x)"], |m| {
-            if m.ty("x") == m.root_ty() { Ok(m.term("x")) } else { Err("something is repeated".into()) }
-        }),
+        rule(
+            "broadcast-to-itself",
+            "a broadcast to the operand's shape is the operand",
+            &["(broadcast ?s ?a ?x)"],
+            |m| {
+                if m.ty("x") == m.root_ty() { Ok(m.term("x")) } else { Err("something is repeated".into()) }
+            },
+        ),
         rule(
             "transpose-of-transpose",
             "transpose p (transpose q x) = transpose (q∘p) x, and x itself if q∘p is the identity",
@@ -327,29 +332,36 @@ fn moved() -> Vec<Rule> {
 fn concats() -> Vec<Rule> {
     let all = |_: Classes, _: Id, _: &Op, args: &[Id]| vec![numbered(args)];
     vec![
-        rule("slice-of-concat", "a slice within one part of a concatenation is a slice of that part", &[
-            "(slice ?b ?e ?s (concat ?axis ?x0))",
-            "(slice ?b ?e ?s (concat ?axis ?x0 ?x1))",
-            "(slice ?b ?e ?s (concat ?axis ?x0 ?x1 ?x2))",
-        ], |m| {
-            let (mut start, mut end, axis) = (m.attr::<Vec<usize>>("b"), m.attr::<Vec<usize>>("e"), m.attr::<usize>("axis"));
-            let mut from = 0;
-            for part in m.all("x") {
-                let sizes = m.classes.ty(part).shape.sizes();
-                let to = from + sizes[axis];
-                if start[axis] >= from && end[axis] <= to {
-                    (start[axis], end[axis]) = (start[axis] - from, end[axis] - from);
-                    let step: Vec<usize> = m.attr("s");
-                    let whole = start.iter().chain(&step).zip(sizes.iter().map(|_| 0).chain(sizes.iter().map(|_| 1)));
-                    if whole.clone().all(|(a, b)| *a == b) && end == sizes {
-                        return Ok(Term::Class(part));
+        rule(
+            "slice-of-concat",
+            "a slice within one part of a concatenation is a slice of that part",
+            &[
+                "(slice ?b ?e ?s (concat ?axis ?x0))",
+                "(slice ?b ?e ?s (concat ?axis ?x0 ?x1))",
+                "(slice ?b ?e ?s (concat ?axis ?x0 ?x1 ?x2))",
+            ],
+            |m| {
+                let (mut start, mut end, axis) =
+                    (m.attr::<Vec<usize>>("b"), m.attr::<Vec<usize>>("e"), m.attr::<usize>("axis"));
+                let mut from = 0;
+                for part in m.all("x") {
+                    let sizes = m.classes.ty(part).shape.sizes();
+                    let to = from + sizes[axis];
+                    if start[axis] >= from && end[axis] <= to {
+                        (start[axis], end[axis]) = (start[axis] - from, end[axis] - from);
+                        let step: Vec<usize> = m.attr("s");
+                        let whole =
+                            start.iter().chain(&step).zip(sizes.iter().map(|_| 0).chain(sizes.iter().map(|_| 1)));
+                        if whole.clone().all(|(a, b)| *a == b) && end == sizes {
+                            return Ok(Term::Class(part));
+                        }
+                        return Ok(Term::op(Slice { start, end, step }, [Term::Class(part)]));
                     }
-                    return Ok(Term::op(Slice { start, end, step }, [Term::Class(part)]));
+                    from = to;
                 }
-                from = to;
-            }
-            Err("more than one part".into())
-        }),
+                Err("more than one part".into())
+            },
+        ),
         Rule::custom(
             "concat-of-slices",
             "neighbouring slices put together again are one slice, or the whole",
@@ -427,7 +439,9 @@ fn concat_of_heads(m: &Match) -> Result<Term, Refusal> {
     let inner: Vec<Vec<Id>> = parts.iter().map(below).collect();
     for first in &inner[0] {
         let from = &m.classes.ty(*first).shape;
-        let Some(places) = inserted(from, &m.classes.ty(parts[0]).shape).filter(|p| !p.contains(&axis)) else { continue };
+        let Some(places) = inserted(from, &m.classes.ty(parts[0]).shape).filter(|p| !p.contains(&axis)) else {
+            continue;
+        };
         let same = |ids: &Vec<Id>| ids.iter().copied().find(|id| m.classes.ty(*id).shape == *from);
         let Some(ids) = inner.iter().map(same).collect::<Option<Vec<Id>>>() else { continue };
         for cut in 0..from.rank() {

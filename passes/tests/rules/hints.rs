@@ -84,8 +84,7 @@ pub fn hint(rule: &str) -> Hint {
             Hint { positive: &["b"], ..NONE }
         }
         "power-by-number" => {
-            const POWERS: &[&str] =
-                &["{x| pow(x, 2.0)}", "{x| pow(x, 0.5)}", "{x| pow(x, -0.5)}", "{x| pow(x, -1.0)}"];
+            const POWERS: &[&str] = &["{x| pow(x, 2.0)}", "{x| pow(x, 0.5)}", "{x| pow(x, -0.5)}", "{x| pow(x, -1.0)}"];
             Hint { bodies: &[("f", POWERS)], positive: &["x"], ..NONE }
         }
         "reciprocal-of-root" => Hint { bodies: &[("f", RECIPROCALS)], positive: &["x"], ..NONE },
@@ -145,14 +144,23 @@ pub fn hint(rule: &str) -> Hint {
         "softmax-of-kept" => Hint { leaves: &[("k", BOOL)], bodies: &[("f", SELECT)], ..NONE },
         "softmax-of-selected" => Hint { leaves: &[("k", BOOL)], bodies: &[("f", SELECT)], ..NONE },
         "attention-with-mask" | "attention-of-scaled-with-mask" => {
-            const HIDING: Leaf = Leaf::Of(&["(map {x| x * 1.0} ?some)", "(map {x| select(x, 0.0, -1e30)} ?seen)", "(broadcast ?bs ?br ?few)"]);
-            Hint { leaves: &[("mask", HIDING), ("seen", Leaf::Causal), ("some", Leaf::Mask)], operators_first: true, ..NONE }
+            const HIDING: Leaf = Leaf::Of(&[
+                "(map {x| x * 1.0} ?some)",
+                "(map {x| select(x, 0.0, -1e30)} ?seen)",
+                "(broadcast ?bs ?br ?few)",
+            ]);
+            Hint {
+                leaves: &[("mask", HIDING), ("seen", Leaf::Causal), ("some", Leaf::Mask)],
+                operators_first: true,
+                ..NONE
+            }
         }
         "attention-causal" => {
             Hint { leaves: &[("keep", Leaf::Causal)], bodies: &[("g", SELECT)], operators_first: true, ..NONE }
         }
         "attention-of-kept" => {
-            const KEPT: Leaf = Leaf::Of(&["(map {&} ?m1 ?m2)", "(map {not} ?m1)", "(map {&} ?seen ?m2)", "(broadcast ?bs ?br ?m1)"]);
+            const KEPT: Leaf =
+                Leaf::Of(&["(map {&} ?m1 ?m2)", "(map {not} ?m1)", "(map {&} ?seen ?m2)", "(broadcast ?bs ?br ?m1)"]);
             Hint {
                 leaves: &[("keep", KEPT), ("m1", BOOL), ("m2", BOOL), ("seen", Leaf::Causal)],
                 bodies: &[("g", SELECT)],
@@ -182,7 +190,8 @@ pub fn hint(rule: &str) -> Hint {
             Hint { leaves: &[("x", NARROW)], bodies: &[("f", WIDEN), ("g", &["{x| f16(x)}"])], ..NONE }
         }
         "rounded-norm" => {
-            const NORMS: Leaf = Leaf::Of(&["(layer_norm ?e (map {x| f32(x)} ?v))", "(rms_norm ?e (map {x| f32(x)} ?v) ?u)"]);
+            const NORMS: Leaf =
+                Leaf::Of(&["(layer_norm ?e (map {x| f32(x)} ?v))", "(rms_norm ?e (map {x| f32(x)} ?v) ?u)"]);
             Hint { leaves: &[("n", NORMS), ("v", NARROW)], bodies: &[("g", &["{x| f16(x)}"])], ..NONE }
         }
         "norm-of-widened-vectors" => Hint { leaves: &[("w", NARROW)], ..NONE },

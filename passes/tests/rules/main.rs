@@ -76,7 +76,8 @@ fn differs(before: &Function, after: &Function, seed: u64) -> Option<Option<Stri
         let weights: BTreeMap<String, Arc<Tensor>> = BTreeMap::new();
         let module = module(f);
         let interpreter = Interpreter::new(&module, &weights).precision(Precision::F64);
-        let results = interpreter.call("main", &inputs, &mut BTreeMap::new()).unwrap_or_else(|e| panic!("{e}\n{module}"));
+        let results =
+            interpreter.call("main", &inputs, &mut BTreeMap::new()).unwrap_or_else(|e| panic!("{e}\n{module}"));
         results[0].1.clone()
     };
     let (a, b) = (run(before), run(after));
@@ -151,7 +152,8 @@ fn example(rule: &Rule) -> Option<String> {
     for draw in 0..DRAWS / 4 {
         let ast = patterns[draw as usize % patterns.len().min(2)];
         let Some(function) = instance::instance(ast, &hint, draw) else { continue };
-        let rewritten = steps(&function, rule).ok()?.into_iter().any(|s| matches!(s, Step::Rewritten(f) if f != function));
+        let rewritten =
+            steps(&function, rule).ok()?.into_iter().any(|s| matches!(s, Step::Rewritten(f) if f != function));
         if !rewritten {
             continue;
         }
@@ -159,7 +161,10 @@ fn example(rule: &Rule) -> Option<String> {
         for value in &function.values {
             let sizes = value.ty.shape.sizes();
             let same = sizes.iter().enumerate().filter(|(i, n)| sizes[..*i].contains(n)).count();
-            weight += sizes.len() + 3 * same + 6 * sizes.iter().filter(|n| **n == 1).count() + usize::from(sizes.is_empty()) * 9;
+            weight += sizes.len()
+                + 3 * same
+                + 6 * sizes.iter().filter(|n| **n == 1).count()
+                + usize::from(sizes.is_empty()) * 9;
         }
         if best.as_ref().is_none_or(|(w, _)| weight < *w) {
             best = Some((weight, function));

@@ -137,13 +137,10 @@ fn changed(op: &Op, mistake: Mistake) -> Vec<Op> {
             let kind = if r.kind == ReduceKind::Sum { ReduceKind::Max } else { ReduceKind::Sum };
             vec![Reduce { kind, ..r }.into()]
         }
-        (Op::Reduce(r), Mistake::WrongAxis) => {
-            (0..4).map(|a| Reduce { axes: vec![a], ..r.clone() }.into()).collect()
+        (Op::Reduce(r), Mistake::WrongAxis) => (0..4).map(|a| Reduce { axes: vec![a], ..r.clone() }.into()).collect(),
+        (Op::Softmax(s), Mistake::WrongAxis) => {
+            (0..5).filter(|a| *a != s.axis).map(|axis| selvedge_ir::ops::Softmax { axis }.into()).collect()
         }
-        (Op::Softmax(s), Mistake::WrongAxis) => (0..5)
-            .filter(|a| *a != s.axis)
-            .map(|axis| selvedge_ir::ops::Softmax { axis }.into())
-            .collect(),
         (Op::Broadcast(b), Mistake::WrongAxis) => {
             let rank = b.shape.rank();
             (0..1u32 << rank)
@@ -157,7 +154,9 @@ fn changed(op: &Op, mistake: Mistake) -> Vec<Op> {
             perm.reverse();
             vec![Transpose { perm }.into()]
         }
-        (Op::Concat(c), Mistake::WrongAxis) => (0..4).filter(|a| *a != c.axis).map(|axis| Concat { axis }.into()).collect(),
+        (Op::Concat(c), Mistake::WrongAxis) => {
+            (0..4).filter(|a| *a != c.axis).map(|axis| Concat { axis }.into()).collect()
+        }
         (Op::Slice(mut s), Mistake::WrongNumber) => {
             s.start.iter_mut().for_each(|x| *x = x.saturating_sub(1));
             s.end.iter_mut().for_each(|x| *x = x.saturating_sub(1));
