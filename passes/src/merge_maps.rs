@@ -87,7 +87,7 @@ fn inlined(r: &mut Rebuild, id: ValueId, counts: &[usize]) -> Result<Option<Inli
         Some((Op::Broadcast(view), args)) => {
             let (view, below) = (view.clone(), args[0]);
             let Some((Op::Map(map), args)) = r.to.function().op(below) else { return Ok(None) };
-            if !cost(&map.body).is_some_and(|c| c <= CHEAP) {
+            if cost(&map.body).is_none_or(|c| c > CHEAP) {
                 return Ok(None);
             }
             let (body, args) = (map.body.clone(), args.to_vec());

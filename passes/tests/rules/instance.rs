@@ -70,7 +70,7 @@ impl Maker<'_> {
             ENodeOrVar::Var(v) => self.variable(*v, want)?,
             ENodeOrVar::ENode(Node::Op(kind, children)) => {
                 let (attrs, args) = children.split_at(kind.attributes().len());
-                self.operator(*kind, &attrs.to_vec(), &args.to_vec(), want)?
+                self.operator(*kind, attrs, args, want)?
             }
             ENodeOrVar::ENode(_) => return None,
         };
