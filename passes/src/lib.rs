@@ -15,8 +15,8 @@ mod rebuild;
 pub mod rules;
 pub mod saturate;
 mod specialize;
-mod store_weights;
 mod split_maps;
+mod store_weights;
 
 pub use canonical_contract::CanonicalContract;
 pub use canonicalize::Canonicalize;
@@ -27,8 +27,8 @@ pub use inline_calls::InlineCalls;
 pub use merge_maps::MergeMaps;
 pub use pipeline::{Optimizer, Options, passes, pipeline};
 pub use specialize::Specialize;
-pub use store_weights::StoreWeights;
 pub use split_maps::SplitMaps;
+pub use store_weights::StoreWeights;
 
 use selvedge_ir::{Diagnostic, Module};
 
