@@ -5,10 +5,11 @@ use selvedge_ir::DType;
 /// How elements lie in a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Layout {
-    /// One 32-bit word an element, whatever the dtype: all tensors of the arena. f16 and bf16 are f32 words holding
-    /// rounded values, bool is 0 or 1.
+    /// One 32-bit word an element, whatever the dtype: tensors of the arena, but for some of f16 and bf16. Those that are here
+    /// are f32 words holding rounded values, bool is 0 or 1.
     Words,
-    /// The checkpoint's own format: f16 and bf16 two to a word, low half first; 32-bit types and bool as words.
+    /// The checkpoint's own format: f16 and bf16 two to a word, low half first; 32-bit types and bool as words. So lie weights,
+    /// and f16 and bf16 tensors that are written by fours.
     Packed,
 }
 
@@ -79,6 +80,21 @@ pub fn round(dtype: DType, value: &str) -> String {
         DType::BF16 => format!("round_bf16({value})"),
         DType::F32 | DType::I32 | DType::U32 | DType::Bool | DType::Packed(_) => value.to_string(),
     }
+}
+
+/// An expression of the word that holds two values of f16 or bf16, the first in its low half; they are rounded.
+///
+/// # Panics
+/// For other dtypes.
+pub fn pack(dtype: DType, low: &str, high: &str) -> String {
+    let bits = match dtype {
+        DType::F16 => "bits_f16",
+        DType::BF16 => "bits_bf16",
+        DType::F32 | DType::I32 | DType::U32 | DType::Bool | DType::Packed(_) => {
+            panic!("two to a word are f16 or bf16, not {dtype}")
+        }
+    };
+    format!("({bits}({low}) | ({bits}({high}) << 16u))")
 }
 
 /// A statement that stores a value (of the register type) as element `index` of an arena tensor, rounded to the dtype.

@@ -404,6 +404,43 @@ fn packed_weights_are_read_exactly() {
 }
 
 #[test]
+fn packing_rounds_to_nearest() {
+    // Every half, both neighbours in f32, and the midpoint to the next half; what overflows, and NaN.
+    let mut values: Vec<f32> = Vec::new();
+    for dtype in [DType::F16, DType::BF16] {
+        let widen = if dtype == DType::F16 { f16_to_f32 } else { bf16_to_f32 };
+        for h in (0..=u16::MAX).step_by(7) {
+            let bits = widen(h).to_bits();
+            values.extend([bits, bits.wrapping_add(1), bits.wrapping_sub(1)].map(f32::from_bits));
+            values.push((widen(h) + widen(h.wrapping_add(1))) / 2.0);
+        }
+    }
+    values.extend([65519.0, 65520.0, 1e30, -1e30, f32::INFINITY, f32::NAN, 3e-8, 2.9e-8, 5.9e-8]);
+    values.resize(values.len().next_multiple_of(8), 0.0);
+    let words: Vec<u32> = values.iter().map(|x| x.to_bits()).collect();
+    let buffers = [input(&words), output(&vec![0u32; values.len() / 2])];
+    for dtype in [DType::F16, DType::BF16] {
+        let hook = format!(
+            "fn element(i: u32) {{ let v = bitcast<vec2<f32>>(select(b0[i >> 1u].xy, b0[i >> 1u].zw, (i & 1u) > 0u));
+             b1[i >> 2u][i & 3u] = {}; }}",
+            memory::pack(dtype, "v.x", "v.y")
+        );
+        let packed = run(&Map::new(values.len() as u32 / 2), &hook, &buffers);
+        for (i, &x) in values.iter().enumerate() {
+            let half = (packed[i / 2] >> (i % 2 * 16)) as u16;
+            let (got, want) = match dtype {
+                DType::F16 => (f16_to_f32(half), f16_to_f32(f32_to_f16(x))),
+                _ => (bf16_to_f32(half), bf16_to_f32(f32_to_bf16(x))),
+            };
+            // Denormals of f32 may be flushed.
+            let flushed = got == 0.0 && want.abs() < 1.2e-38;
+            let same = got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan()) || flushed;
+            assert!(same, "{dtype}({x:e}) = {got:e}, not {want:e}");
+        }
+    }
+}
+
+#[test]
 fn bool_operations() {
     let (x, y) = (vec![0, 0, 1, 1], vec![0, 1, 0, 1]);
     let both = |op| map(&Body::binary(op), &[(DType::Bool, x.clone()), (DType::Bool, y.clone())]);

@@ -23,7 +23,8 @@ pub struct Tensor {
     pub label: String,
     /// Element type.
     pub dtype: DType,
-    /// Weights keep the checkpoint's format, everything else takes a word an element.
+    /// Weights keep the checkpoint's format, and so do f16 and bf16 tensors of the arena that are written by fours; everything
+    /// else takes a word an element.
     pub layout: Layout,
     /// Number of elements.
     pub elements: u64,
@@ -194,8 +195,10 @@ pub struct Access<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Helper {
     Quad,
+    Pair,
     Word,
     SetQuad,
+    SetPair,
     SetWord,
 }
 
@@ -203,8 +206,10 @@ impl Helper {
     fn name(self) -> &'static str {
         match self {
             Helper::Quad => "quad",
+            Helper::Pair => "pair",
             Helper::Word => "word",
             Helper::SetQuad => "set_quad",
+            Helper::SetPair => "set_pair",
             Helper::SetWord => "set_word",
         }
     }
@@ -226,9 +231,9 @@ impl<'a> Access<'a> {
 
     fn touch(&mut self, tensor: TensorId, (low, high): (u64, u64), helper: Helper) {
         let (write, word) = match helper {
-            Helper::Quad => (false, false),
+            Helper::Quad | Helper::Pair => (false, false),
             Helper::Word => (false, true),
-            Helper::SetQuad => (true, false),
+            Helper::SetQuad | Helper::SetPair => (true, false),
             Helper::SetWord => (true, true),
         };
         let sets_words = write && word;
@@ -279,6 +284,30 @@ impl<'a> Access<'a> {
             _ => format!("{}({})", self.helper(tensor, Helper::Word), w.wgsl(bind)),
         }
     }
+    /// An expression of words 2·p and 2·p + 1 (`vec2<u32>`).
+    pub fn pair(&mut self, tensor: TensorId, p: &Index, bind: &mut dyn FnMut(String) -> String) -> String {
+        let quads = p.div(2).range();
+        self.touch(tensor, quads, Helper::Pair);
+        match self.spans(tensor, quads)[..] {
+            [span] => span.pair(&name(&span.place(p, 2), bind)),
+            _ => format!("{}({})", self.helper(tensor, Helper::Pair), p.wgsl(bind)),
+        }
+    }
+    /// A statement that sets words 2·p and 2·p + 1 to the components of `value`, a name.
+    pub fn set_pair(
+        &mut self,
+        tensor: TensorId,
+        p: &Index,
+        value: &str,
+        bind: &mut dyn FnMut(String) -> String,
+    ) -> String {
+        let quads = p.div(2).range();
+        self.touch(tensor, quads, Helper::SetPair);
+        match self.spans(tensor, quads)[..] {
+            [span] => span.set_pair(&name(&span.place(p, 2), bind), value),
+            _ => format!("{}({}, {value});", self.helper(tensor, Helper::SetPair), p.wgsl(bind)),
+        }
+    }
     /// A statement that sets quad `q`.
     pub fn set_quad(
         &mut self,
@@ -316,12 +345,15 @@ impl<'a> Access<'a> {
             let spans = self.windows.as_ref().and_then(|w| w.spans.get(tensor)).map_or(&[][..], |s| s);
             let (parameters, result) = match helper {
                 Helper::Quad => ("i: u32", " -> vec4<u32>"),
+                Helper::Pair => ("i: u32", " -> vec2<u32>"),
                 Helper::Word => ("i: u32", " -> u32"),
                 Helper::SetQuad => ("i: u32, value: vec4<u32>", ""),
+                Helper::SetPair => ("i: u32, value: vec2<u32>", ""),
                 Helper::SetWord => ("i: u32, value: u32", ""),
             };
             let unit = match helper {
                 Helper::Quad | Helper::SetQuad => 1,
+                Helper::Pair | Helper::SetPair => 2,
                 Helper::Word | Helper::SetWord => 4,
             };
             let _ = writeln!(out, "fn {}_{}({parameters}){result} {{", helper.name(), self.number(*tensor));
@@ -329,8 +361,10 @@ impl<'a> Access<'a> {
                 let place = span.place(&Index::var("i", span.high * unit), unit).to_string();
                 let statement = match helper {
                     Helper::Quad => format!("return {};", span.quad(&place)),
+                    Helper::Pair => format!("return {};", span.pair(&place)),
                     Helper::Word => format!("return {};", span.any_word(&place)),
                     Helper::SetQuad => format!("{} return;", span.set_quad(&place, "value")),
+                    Helper::SetPair => format!("{} return;", span.set_pair(&place, "value")),
                     Helper::SetWord => format!("{} = value; return;", span.any_word(&place)),
                 };
                 // The last window needs no test: an index beyond it does not occur.
@@ -357,6 +391,23 @@ impl Span {
         let quad = format!("b{}[{place}]", self.binding);
         if self.wide { format!("quad_words({quad})") } else { quad }
     }
+    fn pair(&self, place: &str) -> String {
+        let quad = format!("b{}[({place}) >> 1u]", self.binding);
+        match self.wide {
+            true => format!("pair_words({quad}[({place}) & 1u])"),
+            false => format!("select({quad}.xy, {quad}.zw, (({place}) & 1u) > 0u)"),
+        }
+    }
+    fn set_pair(&self, place: &str, value: &str) -> String {
+        let quad = format!("b{}[({place}) >> 1u]", self.binding);
+        match self.wide {
+            true => format!("{quad}[({place}) & 1u] = words_pair({value});"),
+            false => {
+                let first = format!("(({place}) & 1u) * 2u");
+                format!("{quad}[{first}] = {value}.x; {quad}[{first} + 1u] = {value}.y;")
+            }
+        }
+    }
     fn set_quad(&self, place: &str, value: &str) -> String {
         let value = if self.wide { format!("words_quad({value})") } else { value.to_string() };
         format!("b{}[{place}] = {value};", self.binding)
@@ -371,8 +422,7 @@ impl Span {
                 false => format!("{quad}.{}", LANES[lane]),
             };
         }
-        let text = place.wgsl(bind);
-        self.any_word(&if place.is_simple() { text } else { bind(text) })
+        self.any_word(&name(&place, bind))
     }
     /// The word at a place that is repeated.
     fn any_word(&self, place: &str) -> String {
@@ -382,6 +432,12 @@ impl Span {
             false => format!("b{b}[({place}) >> 2u][({place}) & 3u]"),
         }
     }
+}
+
+/// An index as an expression that may be repeated.
+fn name(place: &Index, bind: &mut dyn FnMut(String) -> String) -> String {
+    let text = place.wgsl(bind);
+    if place.is_simple() { text } else { bind(text) }
 }
 
 /// Names of a vector's components.

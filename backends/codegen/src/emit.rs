@@ -4,7 +4,7 @@
 //! counters, scalar constants) turns into index arithmetic and `let`s, each (value, index) once. Padding and joins
 //! load at clamped indices and select, so every load is in bounds whatever the data.
 
-use crate::access::{Access, LANES, TensorId};
+use crate::access::{Access, LANES, Tensor, TensorId};
 use crate::index::{Index, coordinates, linear};
 use crate::select::splat;
 use selvedge_ir::dtype::{bf16_to_f32, f16_to_f32};
@@ -12,7 +12,7 @@ use selvedge_ir::ops::Const;
 use selvedge_ir::{DType, Diagnostic, Function, Op, ValueId};
 use selvedge_shaders::memory::{self, Layout};
 use selvedge_shaders::scalar;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// What emitters of one function share.
 #[derive(Clone, Copy)]
@@ -48,6 +48,7 @@ pub struct Emitter<'a, 'b, 'c> {
     bound: HashMap<String, String>,
     quads: HashMap<(TensorId, Index), usize>,
     words: HashMap<(TensorId, Index), String>,
+    pairs: HashSet<String>,
 }
 
 enum Line {
@@ -74,6 +75,7 @@ impl<'a, 'b, 'c> Emitter<'a, 'b, 'c> {
             bound: HashMap::new(),
             quads: HashMap::new(),
             words: HashMap::new(),
+            pairs: HashSet::new(),
         }
     }
     /// Computes `value` here instead of loading it.
@@ -97,7 +99,7 @@ impl<'a, 'b, 'c> Emitter<'a, 'b, 'c> {
     /// What the statements cost, in loads and a fraction for everything else.
     pub fn cost(&self) -> usize {
         let quad = |l: &Line| if matches!(l, Line::Quad { .. }) { 12 } else { 1 };
-        self.lines.iter().map(quad).sum::<usize>() + 12 * self.words.len()
+        self.lines.iter().map(quad).sum::<usize>() + 12 * self.words.len() + 6 * self.pairs.len()
     }
     /// The statements so far, indented.
     pub fn finish(self) -> String {
@@ -159,6 +161,12 @@ impl<'a, 'b, 'c> Emitter<'a, 'b, 'c> {
     /// One 32-bit word of a tensor; neighbours in a quad share a 16-byte load.
     fn word(&mut self, tensor: TensorId, word: &Index) -> String {
         let Some(lane) = word.known_rem(4) else {
+            if let Some(lane) = word.known_rem(2) {
+                let text = self.accessing(|a, bind| a.pair(tensor, &word.div(2), bind));
+                let pair = self.bind(text);
+                self.pairs.insert(pair.clone());
+                return format!("{pair}.{}", LANES[lane as usize]);
+            }
             let key = (tensor, word.clone());
             if let Some(name) = self.words.get(&key) {
                 return name.clone();
@@ -225,7 +233,7 @@ impl<'a, 'b, 'c> Emitter<'a, 'b, 'c> {
             DType::Bool => format!("select(0u, 1u, {value})"),
         }
     }
-    /// Stores element `e` of an arena tensor.
+    /// Stores element `e` of an arena tensor that takes a word an element.
     pub fn store(&mut self, tensor: TensorId, e: &Index, value: &str) {
         let word = self.packed(tensor, value);
         let text = self.accessing(|a, bind| a.set_word(tensor, e, &word, bind));
@@ -239,6 +247,13 @@ impl<'a, 'b, 'c> Emitter<'a, 'b, 'c> {
     }
     /// Stores elements 4·q to 4·q + 3 of an arena tensor.
     pub fn store4(&mut self, tensor: TensorId, q: &Index, values: &[String; 4]) {
+        let Tensor { dtype, layout, .. } = self.access.tensors[tensor];
+        if matches!((dtype, layout), (DType::F16 | DType::BF16, Layout::Packed)) {
+            let [low, high] = [0, 2].map(|i| memory::pack(dtype, &values[i], &values[i + 1]));
+            let value = self.bind(format!("vec2<u32>({low}, {high})"));
+            let text = self.accessing(|a, bind| a.set_pair(tensor, q, &value, bind));
+            return self.line(text);
+        }
         let words: Vec<String> = values.iter().map(|v| self.packed(tensor, v)).collect();
         let value = format!("vec4<u32>({})", words.join(", "));
         let text = self.accessing(|a, bind| a.set_quad(tensor, q, &value, bind));

@@ -49,7 +49,8 @@ pub fn weight(name: &str, ty: &TensorType) -> Result<Tensor, Diagnostic> {
     tensor(name, ty, Layout::Packed)
 }
 
-fn tensor(label: impl Into<String>, ty: &TensorType, layout: Layout) -> Result<Tensor, Diagnostic> {
+/// A tensor with a layout.
+pub fn tensor(label: impl Into<String>, ty: &TensorType, layout: Layout) -> Result<Tensor, Diagnostic> {
     let label = label.into();
     let Some(elements) = ty.elements() else {
         return Err(Diagnostic::new("codegen shape", format!("`{label}` is {ty}, which still has symbols"))

@@ -243,3 +243,32 @@ fn composites_expand() {
     );
     function("%x: f32[1,2,4,4]", "f32[1,2,8,8]", "  %y = resize %x kind=linear size=[8,8] : f32[1,2,8,8]");
 }
+
+#[test]
+fn halves_lie_two_to_a_word_where_fours_are_written() {
+    for dtype in ["f16", "bf16"] {
+        // A map, a contraction and a convolution make halves that others read: by fours, one by one, and shifted.
+        function(
+            "%x: f32[6,16], %z: f32[1,2,6,8]",
+            "f32[6,12]",
+            &format!(
+                "  %w = weight \"w\" : {dtype}[12,16]
+  %v = weight \"v\" : {dtype}[12,12]
+  %k = weight \"k\" : f32[3,2,3,3]
+  %wf = map %w body={{x| f32(x)}} : f32[12,16]
+  %vf = map %v body={{x| f32(x)}} : f32[12,12]
+  %c = contract %x, %wf spec=[ik,jk->ij] dtype=f32 : f32[6,12]
+  %h = map %c body={{x| {dtype}(x * 3.0)}} : {dtype}[6,12]
+  %hf = map %h body={{x| f32(x)}} : f32[6,12]
+  %d = contract %hf, %vf spec=[ik,jk->ij] dtype=f32 : f32[6,12]
+  %u = window %z, %k kind=conv size=[3,3] stride=[1,1] padding=[1:1,1:1] dilation=[1,1] groups=1 : f32[1,3,6,8]
+  %g = map %u body={{x| {dtype}(x)}} : {dtype}[1,3,6,8]
+  %gf = map %g body={{x| f32(x)}} : f32[1,3,6,8]
+  %gs = slice %gf start=[0,1,0,1] end=[1,3,6,7] step=[1,1,1,1] : f32[1,2,6,6]
+  %gt = transpose %gs perm=[0,2,1,3] : f32[1,6,2,6]
+  %gr = reshape %gt shape=[6,12] : f32[6,12]
+  %y = map %d, %gr, %hf body={{x, y, z| x + y * z}} : f32[6,12]"
+            ),
+        );
+    }
+}

@@ -10,6 +10,7 @@ pub fn validate(wgsl: &str) -> naga::Module {
         naga::front::wgsl::parse_str(wgsl).unwrap_or_else(|e| panic!("{}\nin\n{wgsl}", e.emit_to_string(wgsl)));
     let capabilities = naga::valid::Capabilities::default()
         | naga::valid::Capabilities::SUBGROUP
+        | naga::valid::Capabilities::SHADER_INT64
         | naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities);
     validator

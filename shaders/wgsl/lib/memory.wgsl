@@ -29,6 +29,14 @@ fn words_quad(words: vec4<u32>) -> vec2<u64> {
     return vec2(u64(words.x) | (u64(words.y) << 32u), u64(words.z) | (u64(words.w) << 32u));
 }
 
+fn pair_words(pair: u64) -> vec2<u32> {
+    return vec2(u32(pair), u32(pair >> 32u));
+}
+
+fn words_pair(words: vec2<u32>) -> u64 {
+    return u64(words.x) | (u64(words.y) << 32u);
+}
+
 // Word `i` of a wide binding; `pair` holds it.
 fn pair_word(pair: u64, i: u32) -> u32 {
     return u32(pair >> ((i & 1u) << 5u));
@@ -46,6 +54,22 @@ fn round_f16(x: f32) -> f32 {
     rounded = select(rounded, 0x7f800000u, size >= 0x477ff000u);
     rounded = select(rounded, size, size > 0x7f800000u);
     return bitcast<f32>(sign | rounded);
+}
+
+// The bits of the nearest binary16, to even; overflow gives infinity, denormals are kept.
+fn bits_f16(x: f32) -> u32 {
+    let bits = bitcast<u32>(x);
+    let size = bits & 0x7fffffffu;
+    let small = bitcast<u32>(bitcast<f32>(size) + 0.5) - 0x3f000000u;
+    let normal = (size - 0x38000000u + 0xfffu + ((size >> 13u) & 1u)) >> 13u;
+    var half = select(normal, small, size < 0x38800000u);
+    half = select(half, 0x7c00u, size >= 0x477ff000u);
+    half = select(half, 0x7e00u, size > 0x7f800000u);
+    return ((bits >> 16u) & 0x8000u) | half;
+}
+
+fn bits_bf16(x: f32) -> u32 {
+    return bitcast<u32>(round_bf16(x)) >> 16u;
 }
 
 // Rounds to bfloat16, to nearest even.

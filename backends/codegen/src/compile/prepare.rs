@@ -2,14 +2,16 @@
 
 use super::{Compiler, name_of};
 use crate::access::TensorId;
-use crate::emit::internal;
+use crate::emit::{Context, internal};
 use crate::flat::flatten;
+use crate::lower::by_fours;
 use crate::names::{self, Stage};
 use crate::select::{Selection, base, is_data, select, separate};
 use selvedge_bundle::manifest::Weight;
 use selvedge_ir::func::Target as Goes;
 use selvedge_ir::ops::Const;
 use selvedge_ir::{DType, Diagnostic, Function, Op, TensorType, ValueId};
+use selvedge_shaders::memory::Layout;
 use std::collections::HashMap;
 
 /// A function between selection and emission.
@@ -140,7 +142,10 @@ impl Compiler<'_> {
         for unit in &p.selection.units {
             let id = unit.result();
             if !p.homes.contains_key(&id) {
-                self.tensors.push(names::arena(name_of(&p.flat, id), p.flat.ty(id))?);
+                let context = Context { function: &p.flat, homes: &p.homes };
+                let half = matches!(p.flat.ty(id).dtype, DType::F16 | DType::BF16);
+                let layout = if half && by_fours(context, unit) { Layout::Packed } else { Layout::Words };
+                self.tensors.push(names::tensor(name_of(&p.flat, id), p.flat.ty(id), layout)?);
                 p.homes.insert(id, self.tensors.len() - 1);
             }
         }

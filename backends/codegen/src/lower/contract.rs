@@ -13,7 +13,17 @@ pub(super) fn lower<'a>(
     a: ValueId,
     b: ValueId,
 ) -> Result<Vec<Job<'a>>, Diagnostic> {
-    let context = lowering.context;
+    let (matrix, operands) = matrix(lowering.context, contract, a, b);
+    matrix.jobs(lowering, epilogue, operands)
+}
+
+/// A contraction as a batched matrix product.
+pub(super) fn matrix<'a>(
+    context: Context<'a>,
+    contract: &Contract,
+    a: ValueId,
+    b: ValueId,
+) -> (Matrix, Operands<'a>) {
     let spec = &contract.spec;
     // Lanes run along columns: the result's last axis is one of them, so operands may change places.
     let swap = spec.out.last().is_some_and(|l| spec.role(*l) == Some(Role::Rows));
@@ -49,7 +59,7 @@ pub(super) fn lower<'a>(
         b: Box::new(move |e, batch, k, n| e.value(b, &place_b(&b_letters, [batch, &zero_b, n, k]))),
         out: Box::new(move |batch, m, n| place_out(&out, [batch, m, n, &zero_out])),
     };
-    matrix.jobs(lowering, epilogue, operands)
+    (matrix, operands)
 }
 
 /// Emits an element of an operand for (batch, m, k) or (batch, k, n).
@@ -172,6 +182,18 @@ impl Matrix {
             jobs.push(Job { outer, summed: to - from, flops, emit: Box::new(emit) });
         }
         Ok(jobs)
+    }
+
+    /// Whether four columns, the first a multiple of 4, are always a quad of the unit's result.
+    pub fn by_fours(self, epilogue: &Epilogue, operands: &Operands) -> bool {
+        let Matrix { batch, m, n, k } = self;
+        let sizes = epilogue.context.sizes(epilogue.unit.result());
+        let n4 = Index::var("n4", n.div_ceil(4)).times(4);
+        let place = |lane| {
+            let at = (operands.out)(&Index::var("batch", batch), &Index::var("m", m), &n4.plus(lane));
+            linear(&epilogue.forward(&at), &sizes)
+        };
+        k > 0 && n.is_multiple_of(4) && !sizes.contains(&0) && is_quad(&[0, 1, 2, 3].map(place))
     }
 
     /// Which axis of B to read by fours: the one that takes fewer loads.

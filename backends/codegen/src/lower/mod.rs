@@ -113,6 +113,47 @@ pub fn lower<'a>(lowering: &mut Lowering<'a, '_>, unit: &Unit) -> Result<Vec<Job
     }
 }
 
+/// Whether a unit writes its result by fours next to each other, so that f16 and bf16 may lie two to a word: no two invocations
+/// then write one word.
+pub fn by_fours(context: Context, unit: &Unit) -> bool {
+    let epilogue = Epilogue { context, unit: unit.clone() };
+    let Some((op, args)) = context.function.op(unit.root()) else { return false };
+    match op {
+        Op::Contract(contract) => {
+            let (matrix, operands) = contract::matrix(context, contract, args[0], args[1]);
+            matrix.by_fours(&epilogue, &operands)
+        }
+        Op::Window(window) => window::matrix(context, window, unit.root(), args)
+            .is_some_and(|(matrix, operands)| matrix.by_fours(&epilogue, &operands)),
+        Op::Map(_)
+        | Op::Transpose(_)
+        | Op::Reshape(_)
+        | Op::Broadcast(_)
+        | Op::Slice(_)
+        | Op::Pad(_)
+        | Op::Concat(_)
+        | Op::Gather(_)
+        | Op::Iota(_)
+        | Op::Const(_) => context.sizes(unit.result()).iter().product::<u64>().is_multiple_of(4),
+        Op::Reduce(_)
+        | Op::Scan(_)
+        | Op::Scatter(_)
+        | Op::Topk(_)
+        | Op::Input(_)
+        | Op::Weight(_)
+        | Op::State(_)
+        | Op::Softmax(_)
+        | Op::LayerNorm(_)
+        | Op::RmsNorm(_)
+        | Op::GroupNorm(_)
+        | Op::Attention(_)
+        | Op::LocalAttention(_)
+        | Op::Rope(_)
+        | Op::PoolTokens(_)
+        | Op::Resize(_) => false,
+    }
+}
+
 /// What happens to each element of a root: the maps behind it, and the store.
 #[derive(Clone)]
 pub(crate) struct Epilogue<'a> {

@@ -18,21 +18,121 @@ pub(super) fn lower<'a>(
     args: &[ValueId],
 ) -> Result<Vec<Job<'a>>, Diagnostic> {
     let context = lowering.context;
+    let root = epilogue.unit.root();
+    if let Some((matrix, operands)) = matrix(context, window, root, args) {
+        return matrix.jobs(lowering, epilogue, operands);
+    }
     let x = args[0];
-    let x_sizes = context.sizes(x);
-    let out_sizes = context.sizes(epilogue.unit.root());
-    let taps: Vec<u64> = window.size.iter().map(|s| *s as u64).collect();
+    let sizes = context.sizes(root);
+    let read = reader(context, window, x);
+    let rows: u64 = sizes.iter().product();
+    let (taps, out_sizes, element) = (taps(window), sizes.clone(), Element::F32);
+    match (window.kind, args.get(1).copied()) {
+        (WindowKind::Conv, Some(kernel)) => {
+            let Channels { inputs, outputs, .. } = channels(context, window, root, x);
+            let k_sizes = [vec![inputs], taps].concat();
+            let load = move |e: &mut Emitter, row: &Index, k: &Index| {
+                let at = coordinates(row, &sizes);
+                let tap = coordinates(k, &k_sizes);
+                let channel = at[1].div(outputs).times(inputs).add(&tap[0]);
+                let value = read(e, [at[0].clone(), channel], &at[2..], &tap[1..])?;
+                let mut index = vec![at[1].clone()];
+                index.extend(tap);
+                let factor = e.value(kernel, &index)?;
+                Ok(format!("({value} * {factor})"))
+            };
+            let len = inputs * taps_of(window);
+            Rows { rows, len, out_sizes, kind: Kind::Fold(Combine::Sum), element }.jobs(lowering, epilogue, load)
+        }
+        (WindowKind::Conv, None) => Err(internal("a convolution without a kernel")),
+        (WindowKind::Sum | WindowKind::Max, _) => {
+            let sum = window.kind == WindowKind::Sum;
+            let kind = Kind::Fold(if sum { Combine::Sum } else { Combine::Max });
+            let load = move |e: &mut Emitter, row: &Index, k: &Index| {
+                let at = coordinates(row, &sizes);
+                read(e, [at[0].clone(), at[1].clone()], &at[2..], &coordinates(k, &taps))
+            };
+            Rows { rows, len: taps_of(window), out_sizes, kind, element }.jobs(lowering, epilogue, load)
+        }
+    }
+}
+
+/// A convolution as a batched matrix product; `None` for pooling, and where a group has few outputs.
+pub(super) fn matrix<'a>(
+    context: Context<'a>,
+    window: &Window,
+    root: ValueId,
+    args: &[ValueId],
+) -> Option<(Matrix, Operands<'a>)> {
+    let (x, kernel) = (args[0], *args.get(1)?);
+    let Channels { groups, inputs, outputs } = channels(context, window, root, x);
+    let k_sizes = [vec![inputs], taps(window)].concat();
+    let k = k_sizes.iter().product();
+    if outputs <= DEPTHWISE && k > 0 {
+        return None;
+    }
+    let sizes = context.sizes(root);
+    let spatial = sizes[2..].to_vec();
+    let matrix = Matrix { batch: sizes[0] * groups, m: outputs, n: spatial.iter().product(), k };
+    let read = reader(context, window, x);
+    let (a_sizes, b_sizes, b_spatial, out_spatial) = (k_sizes.clone(), k_sizes, spatial.clone(), spatial);
+    let operands = Operands {
+        a: Box::new(move |e, batch, m, k| {
+            let mut index = vec![batch.rem(groups).times(outputs).add(m)];
+            index.extend(coordinates(k, &a_sizes));
+            e.value(kernel, &index)
+        }),
+        b: Box::new(move |e, batch, k, n| {
+            let tap = coordinates(k, &b_sizes);
+            let channel = batch.rem(groups).times(inputs).add(&tap[0]);
+            read(e, [batch.div(groups), channel], &coordinates(n, &b_spatial), &tap[1..])
+        }),
+        out: Box::new(move |batch, m, n| {
+            let mut index = vec![batch.div(groups), batch.rem(groups).times(outputs).add(m)];
+            index.extend(coordinates(n, &out_spatial));
+            index
+        }),
+    };
+    Some((matrix, operands))
+}
+
+/// Groups of a convolution, and channels of each.
+struct Channels {
+    groups: u64,
+    inputs: u64,
+    outputs: u64,
+}
+
+fn channels(context: Context, window: &Window, root: ValueId, x: ValueId) -> Channels {
+    let groups = window.groups as u64;
+    Channels { groups, inputs: context.sizes(x)[1] / groups, outputs: context.sizes(root)[1] / groups }
+}
+
+fn taps(window: &Window) -> Vec<u64> {
+    window.size.iter().map(|s| *s as u64).collect()
+}
+
+fn taps_of(window: &Window) -> u64 {
+    taps(window).iter().product()
+}
+
+/// Emits the element of `x` under an output position (without batch and channel, which come first) at a tap.
+fn reader<'a>(
+    context: Context<'a>,
+    window: &Window,
+    x: ValueId,
+) -> impl Fn(&mut Emitter, [Index; 2], &[Index], &[Index]) -> Result<String, Diagnostic> + 'a {
+    let sizes = context.sizes(x);
     let slide = Slide {
         stride: window.stride.iter().map(|s| *s as u64).collect(),
         dilation: window.dilation.iter().map(|s| *s as u64).collect(),
-        bounds: window.padding.iter().zip(&x_sizes[2..]).map(|((before, _), size)| (*before as u64, *size)).collect(),
+        bounds: window.padding.iter().zip(&sizes[2..]).map(|((before, _), size)| (*before as u64, *size)).collect(),
     };
     let outside = match window.kind {
         WindowKind::Conv | WindowKind::Sum => "0.0f",
         WindowKind::Max => "float_bits(0xff800000u)",
     };
-    // Element of x under output position `at` (without batch and channel) at a tap.
-    let read = move |e: &mut Emitter, lead: [Index; 2], at: &[Index], tap: &[Index]| {
+    move |e, lead, at, tap| {
         let place = slide.place(at, tap);
         let inside = e.inside(&place, &slide.bounds);
         if inside == Inside::Never {
@@ -45,64 +145,6 @@ pub(super) fn lower<'a>(
             Inside::When(condition) => e.bind(format!("select({outside}, {value}, {condition})")),
             Inside::Always | Inside::Never => value,
         })
-    };
-    let rows: u64 = out_sizes.iter().product();
-    match (window.kind, args.get(1).copied()) {
-        (WindowKind::Conv, Some(kernel)) => {
-            let groups = window.groups as u64;
-            let (per_group, outputs) = (x_sizes[1] / groups, out_sizes[1] / groups);
-            let mut k_sizes = vec![per_group];
-            k_sizes.extend(&taps);
-            let k: u64 = k_sizes.iter().product();
-            if outputs <= DEPTHWISE && k > 0 {
-                let (sizes, out) = (out_sizes.clone(), out_sizes.clone());
-                let load = move |e: &mut Emitter, row: &Index, k: &Index| {
-                    let at = coordinates(row, &sizes);
-                    let tap = coordinates(k, &k_sizes);
-                    let channel = at[1].div(outputs).times(per_group).add(&tap[0]);
-                    let value = read(e, [at[0].clone(), channel], &at[2..], &tap[1..])?;
-                    let mut index = vec![at[1].clone()];
-                    index.extend(tap);
-                    let factor = e.value(kernel, &index)?;
-                    Ok(format!("({value} * {factor})"))
-                };
-                let kind = Kind::Fold(Combine::Sum);
-                return Rows { rows, len: k, out_sizes: out, kind, element: Element::F32 }
-                    .jobs(lowering, epilogue, load);
-            }
-            let spatial = out_sizes[2..].to_vec();
-            let matrix = Matrix { batch: out_sizes[0] * groups, m: outputs, n: spatial.iter().product(), k };
-            let (a_sizes, b_sizes, b_spatial, out_spatial) = (k_sizes.clone(), k_sizes, spatial.clone(), spatial);
-            let operands = Operands {
-                a: Box::new(move |e, batch, m, k| {
-                    let mut index = vec![batch.rem(groups).times(outputs).add(m)];
-                    index.extend(coordinates(k, &a_sizes));
-                    e.value(kernel, &index)
-                }),
-                b: Box::new(move |e, batch, k, n| {
-                    let tap = coordinates(k, &b_sizes);
-                    let channel = batch.rem(groups).times(per_group).add(&tap[0]);
-                    read(e, [batch.div(groups), channel], &coordinates(n, &b_spatial), &tap[1..])
-                }),
-                out: Box::new(move |batch, m, n| {
-                    let mut index = vec![batch.div(groups), batch.rem(groups).times(outputs).add(m)];
-                    index.extend(coordinates(n, &out_spatial));
-                    index
-                }),
-            };
-            matrix.jobs(lowering, epilogue, operands)
-        }
-        (WindowKind::Conv, None) => Err(internal("a convolution without a kernel")),
-        (WindowKind::Sum | WindowKind::Max, _) => {
-            let sum = window.kind == WindowKind::Sum;
-            let kind = Kind::Fold(if sum { Combine::Sum } else { Combine::Max });
-            let (len, sizes) = (taps.iter().product(), out_sizes.clone());
-            let load = move |e: &mut Emitter, row: &Index, k: &Index| {
-                let at = coordinates(row, &sizes);
-                read(e, [at[0].clone(), at[1].clone()], &at[2..], &coordinates(k, &taps))
-            };
-            Rows { rows, len, out_sizes, kind, element: Element::F32 }.jobs(lowering, epilogue, load)
-        }
     }
 }
 
