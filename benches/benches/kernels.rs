@@ -6,7 +6,8 @@ use selvedge_benches::{Device, Words};
 use selvedge_ir::DType;
 use selvedge_ir::scalar::{Body, Unary};
 use selvedge_shaders::kernel::Kernel;
-use selvedge_shaders::kernels::contract::{BOrder, Choice, Contract, Product, choose};
+use selvedge_shaders::kernels::contract::{BOrder, Capabilities, Choice, Product, choose};
+use selvedge_shaders::kernels::contract_shared::ContractShared;
 use selvedge_shaders::kernels::map::Map;
 use selvedge_shaders::kernels::reduce::{Combine, ReduceGroup, ReduceLane, Reduction};
 use selvedge_shaders::scalar::emit;
@@ -56,13 +57,11 @@ fn contractions(c: &mut Criterion) {
                 Layout::Panels(_) => (BOrder::NContiguous, "[N/64][K][64]"),
             };
             let product = Product::new(1, m, n, k, b_order);
-            let mut kernels = vec![choose(product, None, 256)];
-            kernels.extend(device.subgroup.map(|width| choose(product, Some(width), 256)));
+            let mut kernels = vec![choose(product, false, &Capabilities::PORTABLE), Choice::Shared(ContractShared::new(product))];
+            let with = |width| Capabilities { subgroup: Some(width), ..Capabilities::PORTABLE };
+            kernels.extend(device.subgroup.map(|width| choose(product, false, &with(width))));
             for choice in kernels {
-                let label = match choice {
-                    Choice::Direct(Contract { rm, rn, .. }) => format!("direct {rm}x{rn} {name}"),
-                    Choice::Subgroup(s) => format!("subgroup {}x{} {name}", s.rm, s.rn),
-                };
+                let label = format!("{choice} {name}");
                 let buffers = [values(m * k), values(n * k), output(m * n)];
                 let prepared = device.prepare(choice.kernel(), &contract_hooks(n, k, layout), &buffers);
                 group.bench_function(label, |b| b.iter_custom(|count| prepared.time(count)));

@@ -82,6 +82,10 @@ pub trait Kernel {
     fn family(&self) -> &'static Family;
     /// The family's own constraints.
     fn constraints(&self, check: &mut Check);
+    /// WGSL extensions that the skeleton needs, in naga's dialect.
+    fn enables(&self) -> &'static [&'static str] {
+        &[]
+    }
     /// The constants that the skeleton reads, without `GROUPS_X`.
     fn constants(&self) -> Vec<(&'static str, Const)>;
     /// The number type `A`, if the family has one.
@@ -137,6 +141,9 @@ pub trait Kernel {
         let mut source = Source::new(self.family().skeleton);
         if let Some(element) = self.element() {
             source = source.element(element);
+        }
+        for name in self.enables() {
+            source = source.enable(name);
         }
         for (name, value) in self.constants() {
             source = source.constant(name, value);

@@ -6,6 +6,7 @@ use common::gpu::{gpu, input, output, run};
 use selvedge_shaders::kernel::Kernel;
 use selvedge_shaders::kernels::argreduce::{ArgreduceGroup, ArgreduceLane, Search};
 use selvedge_shaders::kernels::contract::{BOrder, Contract, Product};
+use selvedge_shaders::kernels::contract_shared::ContractShared;
 use selvedge_shaders::kernels::contract_subgroup::ContractSubgroup;
 use selvedge_shaders::kernels::map::Map;
 use selvedge_shaders::kernels::reduce::{Combine, ReduceGroup, ReduceLane, Reduction};
@@ -273,6 +274,11 @@ fn contractions_match_f64() {
                 &|p| Box::new(Contract { rm: 3, rn: 4, wg_m: 2, wg_n: 4, ..Contract::new(p) }),
                 &[0, k],
             );
+            check_product(product, &|p| Box::new(ContractShared::new(p)), &[0, k]);
+            let odd = |p| -> Box<dyn Kernel> {
+                Box::new(ContractShared { rm: 3, rn: 4, bk: 12, wg_m: 2, wg_n: 4, ..ContractShared::new(p) })
+            };
+            check_product(product, &odd, &[0, k]);
             if let Some(width) = width {
                 check_product(product, &|p| Box::new(ContractSubgroup::new(p, width)), &[0, k]);
                 let odd = move |p| -> Box<dyn Kernel> {
@@ -283,6 +289,7 @@ fn contractions_match_f64() {
         }
         let product = Product::new(2, 19, 21, 45, b_order);
         check_product(product, &|p| Box::new(Contract::new(p)), &[0, 16, 40, 45]);
+        check_product(product, &|p| Box::new(ContractShared::new(p)), &[0, 16, 40, 45]);
         if let Some(width) = width {
             check_product(product, &|p| Box::new(ContractSubgroup::new(p, width)), &[0, 16, 40, 45]);
         }

@@ -8,7 +8,9 @@ use selvedge_ir::scalar::{Binary, Body, Scalar, Unary};
 use selvedge_shaders::catalogue;
 use selvedge_shaders::kernel::{Kernel, Limits};
 use selvedge_shaders::kernels::argreduce::{ArgreduceGroup, ArgreduceLane, Search};
-use selvedge_shaders::kernels::contract::{BOrder, Choice, Contract, Product, candidates, choose};
+use selvedge_shaders::kernels::contract::{BOrder, Capabilities, Choice, Contract, Product, candidates, choose};
+use selvedge_shaders::kernels::contract_cooperative::ContractCooperative;
+use selvedge_shaders::kernels::contract_shared::ContractShared;
 use selvedge_shaders::kernels::contract_subgroup::ContractSubgroup;
 use selvedge_shaders::kernels::map::Map;
 use selvedge_shaders::kernels::reduce::{Combine, ReduceGroup, ReduceLane, Reduction};
@@ -19,7 +21,19 @@ use selvedge_shaders::memory::{self, Layout};
 use selvedge_shaders::scalar::{self, emit};
 use selvedge_shaders::source::{Access, Element};
 
-const GENERATED: [&str; 6] = ["combine", "neutral", "precedes", "written", "step", "take_row"];
+const GENERATED: [&str; 11] = [
+    "combine",
+    "neutral",
+    "precedes",
+    "written",
+    "step",
+    "take_row",
+    "stage_b",
+    "tile_a",
+    "tile_b",
+    "load_matrix_a",
+    "load_matrix_b",
+];
 
 #[test]
 fn skeletons_validate_with_their_stubs() {
@@ -73,6 +87,12 @@ fn contraction_tiles_validate() {
             for (rm, rn) in [(1, 4), (3, 4), (8, 8), (8, 16), (16, 8), (5, 12)] {
                 check(&Contract { rm, rn, ..Contract::new(product) });
             }
+            for (rm, rn, bk, wg_m, wg_n) in [(8, 8, 16, 8, 8), (1, 4, 4, 2, 16), (5, 12, 20, 1, 4)] {
+                check(&ContractShared { rm, rn, bk, wg_m, wg_n, product });
+            }
+            for (size, rm, rn, bk, sg_m, sg_n) in [(8, 4, 4, 32, 1, 1), (16, 2, 1, 16, 2, 2), (8, 1, 3, 8, 1, 2)] {
+                check(&ContractCooperative { rm, rn, bk, sg_m, sg_n, ..ContractCooperative::new(product, size, 8) });
+            }
             for width in [4, 8, 16, 32, 64] {
                 for (rm, rn) in [(1, 4), (3, 4), (16, 8), (32, 4), (32, 8), (64, 4)] {
                     check(&ContractSubgroup { rm, rn, ..ContractSubgroup::new(product, width) });
@@ -100,6 +120,11 @@ fn illegal_parameters_name_their_constraint() {
     assert_eq!(of(&Contract { rn: 6, ..Contract::new(product) }), "register-tile");
     assert_eq!(of(&ContractSubgroup::new(product, 12)), "subgroup-width");
     assert_eq!(of(&ContractSubgroup { rm: 64, rn: 8, ..ContractSubgroup::new(product, 8) }), "register-tile");
+    assert_eq!(of(&ContractShared { bk: 6, ..ContractShared::new(product) }), "staging");
+    assert_eq!(of(&ContractShared { bk: 64, ..ContractShared::new(product) }), "workgroup-memory");
+    assert_eq!(of(&ContractCooperative::new(product, 12, 8)), "matrix-size");
+    assert_eq!(of(&ContractCooperative { bk: 24, ..ContractCooperative::new(product, 16, 8) }), "staging");
+    assert_eq!(of(&ContractCooperative { rm: 9, rn: 8, ..ContractCooperative::new(product, 8, 8) }), "matrices");
     assert_eq!(of(&Topk::new(1, 3, 4, true, Element::F32)), "k");
     let error = Map::new(0).check(&Limits::PORTABLE).expect_err("illegal").to_string();
     assert_eq!(error, "kernel `map`, constraint `not-empty`: expected count of at least 1, found 0");
@@ -263,13 +288,18 @@ fn library_functions_are_found_and_valid() {
 #[test]
 fn chosen_contractions_are_legal_and_waste_little() {
     for b_order in [BOrder::KContiguous, BOrder::NContiguous] {
-        for subgroup in [None, Some(4), Some(8), Some(32), Some(64)] {
+        for (i, subgroup) in [None, Some(4), Some(8), Some(8), Some(32), Some(64)].into_iter().enumerate() {
+            let (gpu, wide) = (i > 3, i == 2);
+            let of = Capabilities { subgroup, gpu, wide, cooperative: vec![8, 16], ..Capabilities::PORTABLE };
             for (m, n, k) in
                 [(1, 1, 1), (1, 1152, 1152), (2, 6912, 1152), (77, 64, 5), (1024, 1152, 4608), (5000, 30, 9)]
             {
                 let product = Product::new(3, m, n, k, b_order);
-                let choice = choose(product, subgroup, 256);
-                let all = candidates(product, subgroup, 256);
+                let halves = k > 9;
+                let choice = choose(product, halves, &of);
+                let all = candidates(product, halves, &of);
+                let cooperative = all.iter().any(|c| matches!(c, Choice::Cooperative(_)));
+                assert_eq!(cooperative, halves && subgroup.is_some(), "{product:?}");
                 let names: std::collections::BTreeSet<String> = all.iter().map(ToString::to_string).collect();
                 assert!(all[0] == choice && names.len() == all.len() && all.len() <= 12, "{names:?}");
                 for candidate in &all {
@@ -280,15 +310,21 @@ fn chosen_contractions_are_legal_and_waste_little() {
                 let tile = match choice {
                     Choice::Direct(c) => c.rm * c.rn,
                     Choice::Subgroup(c) => c.rm * c.rn,
+                    Choice::Shared(c) => c.rm * c.rn,
+                    Choice::Cooperative(c) => c.rm * c.rn * c.size * c.size / c.width,
                 };
                 let lanes: u64 = kernel.groups() * kernel.workgroup().iter().map(|&x| x as u64).product::<u64>();
                 let padded = lanes * tile as u64;
                 let exact = 3 * m as u64 * n as u64;
-                assert!(padded <= exact * 2 || n < 4 * 64 || m < 8, "{choice:?}: {padded} of {exact} elements");
+                assert!(padded <= exact * 2 || n < 4 * 64 || m < 8 || (gpu && m < 128), "{choice:?}: {padded} of {exact} elements");
             }
         }
     }
     let large = Product::new(1, 1024, 1152, 4608, BOrder::KContiguous);
-    assert!(matches!(choose(large, Some(8), 256), Choice::Subgroup(_)));
-    assert!(matches!(choose(large, None, 256), Choice::Direct(_)));
+    let with = |subgroup, gpu| Capabilities { subgroup, gpu, cooperative: vec![16], ..Capabilities::PORTABLE };
+    assert!(matches!(choose(large, false, &with(Some(8), false)), Choice::Subgroup(_)));
+    assert!(matches!(choose(large, true, &with(Some(8), false)), Choice::Subgroup(_)));
+    assert!(matches!(choose(large, false, &with(None, false)), Choice::Direct(_)));
+    assert!(matches!(choose(large, false, &with(None, true)), Choice::Shared(_)));
+    assert!(matches!(choose(large, true, &with(Some(32), true)), Choice::Cooperative(_)));
 }

@@ -40,7 +40,8 @@ pub struct Manifest {
 pub struct Requirements {
     /// Name of the target compiled for (`portable`, or a device's name).
     pub name: String,
-    /// Needed features by their WebGPU names: `shader-f16`, `shader-int64` (native only), `subgroups`.
+    /// Needed features by their WebGPU names: `shader-f16`, `shader-int64` (native only), `subgroups`,
+    /// `cooperative-matrix` (experimental).
     pub features: Vec<String>,
     /// Subgroup width that kernels rely on, if they do.
     pub subgroup_size: Option<u32>,

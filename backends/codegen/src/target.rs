@@ -27,6 +27,12 @@ pub struct Target {
     /// written by pairs of words.
     #[serde(default)]
     pub wide: bool,
+    /// A GPU: workgroup memory is much faster than what lies behind it, and operands are staged there.
+    #[serde(default)]
+    pub gpu: bool,
+    /// Sizes (rows = columns = depth) of cooperative matrices with operands of f16 and sums in f32.
+    #[serde(default)]
+    pub cooperative: Vec<u32>,
     /// Subgroup operations are there, and this is the width if it is the same for all kernels.
     pub subgroup: Option<Subgroups>,
     /// How fast it is, roughly; plans are compared by it.
@@ -83,6 +89,8 @@ impl Target {
             max_iterations: 60_000,
             f16: false,
             wide: false,
+            gpu: false,
+            cooperative: Vec::new(),
             subgroup: None,
             rates: Rates::default(),
         }

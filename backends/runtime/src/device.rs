@@ -41,6 +41,8 @@ pub struct DeviceFacts {
     pub f16: bool,
     /// 64-bit integers are there.
     pub int64: bool,
+    /// Sizes (rows = columns = depth) of cooperative matrices of subgroups with operands of f16 and sums in f32.
+    pub cooperative: Vec<u32>,
     /// Timestamps are there.
     pub timestamps: bool,
 }
@@ -98,6 +100,16 @@ fn facts(index: usize, adapter: &wgpu::Adapter) -> DeviceFacts {
         wgpu::DeviceType::Other => "other",
     };
     let subgroups = features.contains(wgpu::Features::SUBGROUP);
+    let half = |c: &wgpu::CooperativeMatrixProperties| {
+        use wgpu::CooperativeScalarType::{F16, F32};
+        c.m_size == c.n_size && c.n_size == c.k_size && (c.ab_type, c.cr_type) == (F16, F32)
+    };
+    let mut cooperative: Vec<u32> = match features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+        true => adapter.cooperative_matrix_properties().iter().filter(|c| half(c)).map(|c| c.m_size).collect(),
+        false => Vec::new(),
+    };
+    cooperative.sort_unstable();
+    cooperative.dedup();
     DeviceFacts {
         index,
         name: info.name,
@@ -119,9 +131,13 @@ fn facts(index: usize, adapter: &wgpu::Adapter) -> DeviceFacts {
         subgroup: subgroups.then_some((info.subgroup_min_size, info.subgroup_max_size)),
         f16: features.contains(wgpu::Features::SHADER_F16),
         int64: features.contains(wgpu::Features::SHADER_INT64),
+        cooperative,
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
     }
 }
+
+/// The feature of kernels with cooperative matrices: experimental in wgpu, so devices are opened with it only when it is needed.
+pub const COOPERATIVE: &str = "cooperative-matrix";
 
 /// What a bundle needs and a device lacks; empty if it can run.
 pub fn unmet(needs: &Requirements, facts: &DeviceFacts) -> Vec<Missing> {
@@ -133,6 +149,7 @@ pub fn unmet(needs: &Requirements, facts: &DeviceFacts) -> Vec<Missing> {
         let there = match feature.as_str() {
             "shader-f16" => facts.f16,
             "shader-int64" => facts.int64,
+            COOPERATIVE => !facts.cooperative.is_empty(),
             "subgroups" => facts.subgroup.is_some(),
             "timestamp-query" => facts.timestamps,
             _ => false,
@@ -189,6 +206,20 @@ impl Gpu {
     /// [`RuntimeError::NoAdapter`] if there is none at all, [`RuntimeError::UnknownDevice`] if none matches,
     /// [`RuntimeError::DeviceLost`] if the driver refuses.
     pub fn open(choice: &DeviceChoice) -> Result<Arc<Gpu>, RuntimeError> {
+        Gpu::open_with(choice, wgpu::Features::empty())
+    }
+
+    /// This device, or the same adapter opened once more with the experimental features that a bundle needs.
+    pub(crate) fn serving(self: &Arc<Gpu>, needs: &Requirements) -> Result<Arc<Gpu>, RuntimeError> {
+        let experimental = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+        let needed = needs.features.iter().any(|f| f == COOPERATIVE);
+        if !needed || self.device.features().contains(experimental) {
+            return Ok(self.clone());
+        }
+        Gpu::open_with(&DeviceChoice::Index(self.facts.index), experimental)
+    }
+
+    fn open_with(choice: &DeviceChoice, experimental: wgpu::Features) -> Result<Arc<Gpu>, RuntimeError> {
         let mut adapters = adapters();
         if adapters.is_empty() {
             return Err(RuntimeError::NoAdapter);
@@ -218,9 +249,12 @@ impl Gpu {
             | wgpu::Features::TIMESTAMP_QUERY;
         let request = adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("selvedge"),
-            required_features: adapter.features() & used,
+            required_features: adapter.features() & (used | experimental),
             required_limits: adapter.limits(),
-            experimental_features: wgpu::ExperimentalFeatures::disabled(),
+            experimental_features: match experimental.is_empty() {
+                true => wgpu::ExperimentalFeatures::disabled(),
+                false => crate::trusted::experimental(),
+            },
             // A plan has few, large buffers: allocating ahead would only cost memory.
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             trace: wgpu::Trace::Off,

@@ -104,6 +104,7 @@ impl Session {
             let (device, target) = (gpu.facts().name.clone(), manifest.target.name.clone());
             return Err(RuntimeError::Unsupported { device, target, missing });
         }
+        let gpu = &gpu.serving(&manifest.target)?;
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         let buffers = plan.buffers.iter().map(|buffer| new_buffer(gpu, &buffer.label, buffer.bytes, usage));
         let buffers = buffers.collect::<Result<Vec<_>, _>>()?;

@@ -1,7 +1,16 @@
-//! The one unsafe page: shader modules without bounds checks.
+//! The one unsafe page: shader modules without bounds checks, and experimental features.
 #![allow(unsafe_code)]
 
 use wgpu::{Device, ShaderModule, ShaderModuleDescriptor, ShaderRuntimeChecks};
+
+/// The token with which wgpu enables experimental features.
+///
+/// For cooperative matrices: their kernels are this compiler's, validated before they reach the device, and only run in
+/// configurations that the adapter lists.
+pub(crate) fn experimental() -> wgpu::ExperimentalFeatures {
+    // SAFETY: what wgpu does not check of these features is the shape and type of matrices, which the kernels fix.
+    unsafe { wgpu::ExperimentalFeatures::enabled() }
+}
 
 /// Creates a module without bounds checks and loop bounding. Integer division keeps its check: divisors may be data.
 ///

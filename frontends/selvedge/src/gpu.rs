@@ -52,6 +52,8 @@ pub fn target(facts: &DeviceFacts) -> Target {
         workgroup_bytes: facts.workgroup_bytes,
         max_groups: facts.max_groups,
         f16: facts.f16,
+        gpu: ["discrete", "integrated", "virtual"].contains(&facts.kind.as_str()),
+        cooperative: facts.cooperative.clone(),
         wide: facts.int64 && facts.driver.contains("llvmpipe"),
         subgroup: facts.subgroup.map(|(min, max)| Subgroups { min, max }),
         rates: rates(&facts.kind),

@@ -1,10 +1,11 @@
 //! Contractions (batched matrix products) with a register tile an invocation.
 
 use crate::kernel::{Check, Family, Kernel};
-use crate::kernels::contract_subgroup::ContractSubgroup;
 use crate::kernels::family;
 use crate::kernels::tile::{self, Delivery};
 use crate::source::Const;
+
+pub use crate::kernels::contract_choice::{Capabilities, Choice, candidates, choose};
 
 family! {
     /// `wgsl/contract.wgsl`.
@@ -123,12 +124,7 @@ impl Kernel for Contract {
     }
     fn constraints(&self, check: &mut Check) {
         self.product.constraints(check);
-        let legal = (1..=16).contains(&self.rm)
-            && (4..=16).contains(&self.rn)
-            && self.rn.is_multiple_of(4)
-            && self.rm * self.rn <= 128;
-        let found = format!("{} x {}", self.rm, self.rn);
-        check.that(legal, "register-tile", "1..=16 rows x 4, 8, 12 or 16 columns, at most 128 elements", found);
+        tile::constraint(check, self.rm, self.rn);
     }
     fn constants(&self) -> Vec<(&'static str, Const)> {
         let mut constants = self.product.constants(self.rows(), self.columns());
@@ -148,106 +144,5 @@ impl Kernel for Contract {
     }
     fn iterations(&self) -> u64 {
         self.product.steps() + (self.rm * (1 + self.rn / 4)) as u64
-    }
-}
-
-/// One of the contraction families, with its tile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Choice {
-    /// Needs nothing.
-    Direct(Contract),
-    /// Needs subgroup operations and one subgroup width.
-    Subgroup(ContractSubgroup),
-}
-
-impl Choice {
-    /// The kernel.
-    pub fn kernel(&self) -> &dyn Kernel {
-        match self {
-            Choice::Direct(kernel) => kernel,
-            Choice::Subgroup(kernel) => kernel,
-        }
-    }
-}
-
-/// Cycles of llvmpipe for 8 lanes: a vec4 load, and a multiply-add (docs/PERFORMANCE.md).
-const LOAD: u64 = 100;
-const MULTIPLY_ADD: f64 = 0.9;
-
-impl std::fmt::Display for Choice {
-    /// `direct 16x8 wg 4x8`, `subgroup 24x8`: rows × columns of a lane.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Choice::Direct(c) => write!(f, "direct {}x{} wg {}x{}", c.rm, c.rn, c.wg_m, c.wg_n),
-            Choice::Subgroup(c) => write!(f, "subgroup {}x{}", c.rm, c.rn),
-        }
-    }
-}
-
-/// How many candidates [`candidates`] gives at most.
-const CANDIDATES: usize = 10;
-
-/// The cheapest legal family and tile for a product: the first of [`candidates`].
-pub fn choose(product: Product, subgroup: Option<u32>, invocations: u32) -> Choice {
-    candidates(product, subgroup, invocations)[0]
-}
-
-/// Legal families and tiles for a product that are worth measuring, the one that should be fastest first.
-///
-/// `subgroup` is the adapter's subgroup width if it has only one, `invocations` what a workgroup may have (at least 8). The
-/// cost counts loads and multiply-adds of all lanes, those beyond the edges of C too. Of each family and width of tile the
-/// cheapest heights are listed, because the model is a guess that holds better within a family than between families.
-pub fn candidates(product: Product, subgroup: Option<u32>, invocations: u32) -> Vec<Choice> {
-    let cost = |lanes: u64, loads: u32, elements: u32| {
-        lanes as f64 * ((LOAD * loads as u64) as f64 + MULTIPLY_ADD * 4.0 * elements as f64)
-    };
-    let mut classes: Vec<Vec<(f64, Choice)>> = Vec::new();
-    for rn in [8, 4] {
-        let mut direct: Vec<(f64, Choice)> = Vec::new();
-        for rm in (1..=128 / rn).rev().filter(|rm| *rm <= 16) {
-            // The workgroup's height matters by its waste at the edges only: the least wasteful, then the largest.
-            let heights = [8, 4, 2, 1].into_iter().filter(|wg_m| wg_m * 8 <= invocations.max(8));
-            let offers = heights.map(|wg_m| {
-                let kernel = Contract { product, rm, rn, wg_m, wg_n: 8 };
-                (cost(kernel.groups() * wg_m as u64 * 8, rm + rn, rm * rn), Choice::Direct(kernel))
-            });
-            direct.extend(offers.min_by(|a, b| a.0.total_cmp(&b.0)));
-        }
-        classes.push(direct);
-        let widths = subgroup.filter(|width| (4..=invocations.min(128)).contains(width));
-        // Fours of columns of one row each are too little of a row at a time: measured at a third of the speed.
-        let narrow = |width: u32| rn == 4 && product.b_order == BOrder::NContiguous && product.n > 4 * width;
-        for width in widths.into_iter().filter(|width| !narrow(*width)) {
-            let tiles = (1..=192 / rn).rev().filter(|rm| *rm <= 32).map(|rm| {
-                let kernel = ContractSubgroup { product, width, rm, rn };
-                let lanes = kernel.groups() * width as u64;
-                (cost(lanes, rm.div_ceil(width) + rn, rm * rn), Choice::Subgroup(kernel))
-            });
-            classes.push(tiles.collect());
-        }
-    }
-    let mut all: Vec<(f64, Choice)> = Vec::new();
-    for mut class in classes {
-        class.sort_by(|a, b| a.0.total_cmp(&b.0)); // stable: of equals the larger tile
-        // Neighbours of the best tile are as good as it: every candidate is at least an eighth smaller or larger.
-        let mut kept: Vec<(f64, Choice)> = Vec::new();
-        for (cost, choice) in class {
-            let near = |other: &Choice| rows(other).abs_diff(rows(&choice)) * 8 < rows(other).max(rows(&choice));
-            if kept.len() < 4 && !kept.iter().any(|(_, k)| near(k)) {
-                kept.push((cost, choice));
-            }
-        }
-        all.extend(kept);
-    }
-    all.sort_by(|a, b| a.0.total_cmp(&b.0));
-    all.truncate(CANDIDATES);
-    all.into_iter().map(|(_, choice)| choice).collect()
-}
-
-/// Rows of a tile.
-fn rows(choice: &Choice) -> u32 {
-    match choice {
-        Choice::Direct(c) => c.rm,
-        Choice::Subgroup(c) => c.rm,
     }
 }

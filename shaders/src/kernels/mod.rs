@@ -3,6 +3,9 @@
 
 pub mod argreduce;
 pub mod contract;
+mod contract_choice;
+pub mod contract_cooperative;
+pub mod contract_shared;
 pub mod contract_subgroup;
 pub mod map;
 pub mod reduce;
@@ -27,7 +30,7 @@ macro_rules! family {
 pub(crate) use family;
 
 /// Every family, in reading order.
-pub fn catalogue() -> [&'static Family; 10] {
+pub fn catalogue() -> [&'static Family; 12] {
     [
         &map::FAMILY,
         &reduce::LANE,
@@ -36,6 +39,8 @@ pub fn catalogue() -> [&'static Family; 10] {
         &argreduce::GROUP,
         &contract::FAMILY,
         &contract_subgroup::FAMILY,
+        &contract_shared::FAMILY,
+        &contract_cooperative::FAMILY,
         &scan::FAMILY,
         &scatter::FAMILY,
         &topk::FAMILY,

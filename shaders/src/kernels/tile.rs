@@ -1,5 +1,6 @@
 //! The unrolled register tile that both contract families share.
 
+use crate::kernel::Check;
 use crate::kernels::contract::BOrder;
 use std::fmt::Write;
 
@@ -13,6 +14,15 @@ pub enum Delivery {
         /// Lanes of a subgroup.
         width: u32,
     },
+    /// The workgroup has staged it, and B too: `tile_a` and `tile_b` give elements of what is staged.
+    Shared,
+}
+
+/// `register-tile`, where an invocation loads or finds all rows itself.
+pub(crate) fn constraint(check: &mut Check, rm: u32, rn: u32) {
+    let legal = (1..=16).contains(&rm) && (4..=16).contains(&rn) && rn.is_multiple_of(4) && rm * rn <= 128;
+    let expected = "1..=16 rows x 4, 8, 12 or 16 columns, at most 128 elements";
+    check.that(legal, "register-tile", expected, format!("{rm} x {rn}"));
 }
 
 /// The functions `step`, which adds 4 consecutive k to an invocation's tile, and `take_row`, which gives the tile's first
@@ -30,7 +40,7 @@ pub(crate) fn step(rm: u32, rn: u32, order: BOrder, delivery: Delivery) -> Strin
     line(format_args!("alias Tile = array<vec4<f32>, {}>;", rm * quads));
     line(format_args!("alias Row = array<vec4<f32>, {quads}>;"));
     match delivery {
-        Delivery::Direct => {
+        Delivery::Direct | Delivery::Shared => {
             line(format_args!("fn step(c: ptr<function, Tile>, batch: u32, m: u32, n: u32, k: u32) {{"));
         }
         Delivery::Broadcast { width } => {
@@ -42,17 +52,22 @@ pub(crate) fn step(rm: u32, rn: u32, order: BOrder, delivery: Delivery) -> Strin
             }
         }
     }
+    // What is staged has all its columns.
+    let staged = delivery == Delivery::Shared;
+    let load_b = if staged { "tile_b" } else { "load_b" };
+    let column = |column: String| if staged { column } else { format!("min({column}, LAST_N)") };
     for q in 0..quads {
         match order {
             BOrder::NContiguous => {
-                line(format_args!("    let n{q} = min(n + {q}u * STRIDE_N, LAST_N);"));
+                line(format_args!("    let n{q} = {};", column(format!("n + {q}u * STRIDE_N"))));
                 for kk in 0..4 {
-                    line(format_args!("    let b{q}{kk} = load_b(batch, k + {kk}u, n{q});"));
+                    line(format_args!("    let b{q}{kk} = {load_b}(batch, k + {kk}u, n{q});"));
                 }
             }
             BOrder::KContiguous => {
                 for c in 0..4 {
-                    line(format_args!("    let t{q}{c} = load_b(batch, k, min(n + {q}u * STRIDE_N + {c}u, LAST_N));"));
+                    let column = column(format!("n + {q}u * STRIDE_N + {c}u"));
+                    line(format_args!("    let t{q}{c} = {load_b}(batch, k, {column});"));
                 }
                 for (kk, x) in ["x", "y", "z", "w"].iter().enumerate() {
                     line(format_args!("    let b{q}{kk} = vec4(t{q}0.{x}, t{q}1.{x}, t{q}2.{x}, t{q}3.{x});"));
@@ -63,6 +78,7 @@ pub(crate) fn step(rm: u32, rn: u32, order: BOrder, delivery: Delivery) -> Strin
     for i in 0..rm {
         match delivery {
             Delivery::Direct => line(format_args!("    let a{i} = load_a(batch, min(m + {i}u, M - 1u), k);")),
+            Delivery::Shared => line(format_args!("    let a{i} = tile_a(batch, m + {i}u, k);")),
             Delivery::Broadcast { width } => {
                 line(format_args!("    let a{i} = subgroupBroadcast(part{}, {}u);", i / width, i % width));
             }

@@ -11,6 +11,8 @@ pub fn validate(wgsl: &str) -> naga::Module {
     let capabilities = naga::valid::Capabilities::default()
         | naga::valid::Capabilities::SUBGROUP
         | naga::valid::Capabilities::SHADER_INT64
+        | naga::valid::Capabilities::SHADER_FLOAT16
+        | naga::valid::Capabilities::COOPERATIVE_MATRIX
         | naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities);
     validator

@@ -69,7 +69,10 @@ fn bits_f16(x: f32) -> u32 {
 }
 
 fn bits_bf16(x: f32) -> u32 {
-    return bitcast<u32>(round_bf16(x)) >> 16u;
+    let bits = bitcast<u32>(round_bf16(x));
+    // A NaN may have bits in the lower half only.
+    let quiet = select(0u, 0x40u, (bits & 0x7fffffffu) > 0x7f800000u);
+    return (bits >> 16u) | quiet;
 }
 
 // Rounds to bfloat16, to nearest even.

@@ -19,7 +19,7 @@ impl Compiler<'_> {
         bindings: &[(Region, Usage)],
         wide: &[bool],
     ) -> Result<u32, Diagnostic> {
-        let mut source = shader.source.functions(helpers);
+        let mut source = shader.source.clone().functions(helpers);
         for ((_, usage), wide) in bindings.iter().zip(wide) {
             let access = match usage {
                 Usage::Read => Binding::Read,
@@ -36,17 +36,23 @@ impl Compiler<'_> {
         }
         needs.invocations = needs.invocations.max(shader.workgroup.iter().product());
         needs.workgroup_bytes = needs.workgroup_bytes.max(shader.workgroup_bytes);
-        if shader.subgroups {
+        if shader.subgroups || shader.cooperative {
             needs.subgroup_size = self.target.subgroup.map(|s| s.max);
         }
         let wide = wide.contains(&true);
-        for (feature, needed) in [("subgroups", shader.subgroups), ("shader-int64", wide)] {
+        let features = [
+            ("subgroups", shader.subgroups || shader.cooperative),
+            ("shader-int64", wide),
+            ("shader-f16", shader.cooperative),
+            ("cooperative-matrix", shader.cooperative),
+        ];
+        for (feature, needed) in features {
             if needed && !needs.features.iter().any(|f| f == feature) {
                 needs.features.push(feature.to_string());
                 needs.features.sort();
             }
         }
-        validate(&text, shader.subgroups, wide).map_err(|e| {
+        validate(&text, &shader, wide).map_err(|e| {
             refuse(context, unit.root(), format!("the {} kernel is not valid WGSL ({e}), for a value", shader.family))
                 .help("this is a fault of the compiler; please report it with the module")
         })?;
@@ -65,12 +71,15 @@ impl Compiler<'_> {
 }
 
 /// Parses and validates a shader as wgpu will.
-fn validate(text: &str, subgroups: bool, wide: bool) -> Result<(), String> {
+fn validate(text: &str, shader: &Shader, wide: bool) -> Result<(), String> {
     let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
     // `unpack2x16float` is in every WebGPU device; naga keeps a switch for older GL.
     let mut capabilities = naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    if subgroups {
+    if shader.subgroups {
         capabilities |= naga::valid::Capabilities::SUBGROUP;
+    }
+    if shader.cooperative {
+        capabilities |= naga::valid::Capabilities::COOPERATIVE_MATRIX | naga::valid::Capabilities::SHADER_FLOAT16;
     }
     if wide {
         capabilities |= naga::valid::Capabilities::SHADER_INT64;

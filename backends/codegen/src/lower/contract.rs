@@ -3,8 +3,9 @@
 use super::*;
 use crate::emit::Emitter;
 use selvedge_ir::ops::Contract;
+use selvedge_ir::scalar::Body;
 use selvedge_ir::spec::Role;
-use selvedge_shaders::kernels::contract::{BOrder, Choice, Product, candidates};
+use selvedge_shaders::kernels::contract::{BOrder, Capabilities, Choice, Product, candidates};
 
 pub(super) fn lower<'a>(
     lowering: &mut Lowering<'a, '_>,
@@ -58,6 +59,7 @@ pub(super) fn matrix<'a>(
         a: Box::new(move |e, batch, m, k| e.value(a, &place_a(&a_letters, [batch, m, &zero_a, k]))),
         b: Box::new(move |e, batch, k, n| e.value(b, &place_b(&b_letters, [batch, &zero_b, n, k]))),
         out: Box::new(move |batch, m, n| place_out(&out, [batch, m, n, &zero_out])),
+        halves: holds_halves(context, a) && holds_halves(context, b),
     };
     (matrix, operands)
 }
@@ -72,6 +74,8 @@ pub(super) struct Operands<'a> {
     pub a: Load<'a>,
     pub b: Load<'a>,
     pub out: Place<'a>,
+    /// All of their values are values of f16.
+    pub halves: bool,
 }
 
 /// Extents of a batched matrix product.
@@ -93,6 +97,7 @@ impl Matrix {
     ) -> Result<Vec<Job<'a>>, Diagnostic> {
         let (context, target, tuning) = (lowering.context, lowering.target, lowering.tuning);
         let Matrix { batch, m, n, k } = self;
+        let halves = operands.halves;
         let operands = std::rc::Rc::new(operands);
         let root = epilogue.unit.root();
         if k == 0 {
@@ -169,13 +174,12 @@ impl Matrix {
                     to: extent(context, root, to)?,
                     b_order: order,
                 };
-                // A subgroup's width may be relied on only where all kernels have it.
-                let width = target.subgroup.filter(|s| s.min == s.max).map(|s| s.max);
-                let key = key(&product, epilogue.ops());
-                let choice = tuning.pick(&key, &candidates(product, width, target.invocations));
+                let key = key(&product, halves, epilogue.ops());
+                let choice = tuning.pick(&key, &candidates(product, halves, &capabilities(target)));
                 let mut shader = shader(&epilogue, target, choice.kernel(), hooks)?;
                 shader.choice = Some((key, choice.to_string()));
                 shader.subgroups = matches!(choice, Choice::Subgroup(_));
+                shader.cooperative = matches!(choice, Choice::Cooperative(_));
                 Ok(shader)
             };
             let outer = if by_batch { batch } else { m };
@@ -211,14 +215,44 @@ impl Matrix {
 }
 
 /// A product's key for [`crate::tune`]: whatever decides which kernel is fastest.
-fn key(product: &Product, epilogue: u64) -> String {
+fn key(product: &Product, halves: bool, epilogue: u64) -> String {
     let Product { batch, m, n, k, from, to, b_order } = *product;
     let order = match b_order {
         BOrder::KContiguous => "nk",
         BOrder::NContiguous => "kn",
     };
     let part = if (from, to) == (0, k) { String::new() } else { format!("[{from}..{to}]") };
-    format!("contract b{batch} m{m} n{n} k{k}{part} {order} e{epilogue}")
+    let halves = if halves { " halves" } else { "" };
+    format!("contract b{batch} m{m} n{n} k{k}{part} {order}{halves} e{epilogue}")
+}
+
+/// What of a target decides about contractions. A subgroup's width may be relied on only where all kernels have it.
+fn capabilities(target: &Target) -> Capabilities {
+    Capabilities {
+        subgroup: target.subgroup.filter(|s| s.min == s.max).map(|s| s.max),
+        limits: Limits {
+            invocations: target.invocations,
+            workgroup_bytes: target.workgroup_bytes,
+            iterations: target.max_iterations as u64,
+        },
+        gpu: target.gpu,
+        wide: target.wide,
+        cooperative: if target.f16 { target.cooperative.clone() } else { Vec::new() },
+    }
+}
+
+/// Whether all elements of a value are values of f16: it is of that type, or comes from such a value by views and casts.
+pub(super) fn holds_halves(context: Context, mut id: ValueId) -> bool {
+    loop {
+        if context.dtype(id) == DType::F16 {
+            return true;
+        }
+        match context.function.op(id) {
+            Some((Op::Map(map), [arg])) if map.body == Body::cast(context.dtype(id)) => id = *arg,
+            Some((Op::Transpose(_) | Op::Reshape(_) | Op::Broadcast(_) | Op::Slice(_), args)) => id = args[0],
+            Some(_) | None => return false,
+        }
+    }
 }
 
 /// The hook's `k`, a multiple of 4 in a chunk, as an index that shows it.

@@ -37,6 +37,8 @@ pub struct Shader {
     pub subgroups: bool,
     /// Where there was a choice: the unit's key and the name of the candidate; see [`crate::tune`].
     pub choice: Option<(String, String)>,
+    /// It uses cooperative matrices, and f16 arithmetic.
+    pub cooperative: bool,
 }
 
 /// Emits the part of a job with these outer indices.
@@ -291,6 +293,7 @@ fn finish(
         family: kernel.family().name,
         subgroups: false,
         choice: None,
+        cooperative: false,
     })
 }
 

@@ -1,7 +1,7 @@
 //! Convolution and pooling. A convolution is a matrix product whose B is read through the window; one that gives few
 //! outputs for each group (depthwise) is a reduction, and so is pooling.
 
-use super::contract::{Matrix, Operands};
+use super::contract::{Matrix, Operands, holds_halves};
 use super::reduce::{Kind, Rows};
 use super::*;
 use crate::emit::{Emitter, Inside, clamped};
@@ -92,6 +92,7 @@ pub(super) fn matrix<'a>(
             index.extend(coordinates(n, &out_spatial));
             index
         }),
+        halves: holds_halves(context, x) && holds_halves(context, kernel),
     };
     Some((matrix, operands))
 }
@@ -121,7 +122,7 @@ fn reader<'a>(
     context: Context<'a>,
     window: &Window,
     x: ValueId,
-) -> impl Fn(&mut Emitter, [Index; 2], &[Index], &[Index]) -> Result<String, Diagnostic> + 'a {
+) -> impl Fn(&mut Emitter, [Index; 2], &[Index], &[Index]) -> Result<String, Diagnostic> + Clone + 'a {
     let sizes = context.sizes(x);
     let slide = Slide {
         stride: window.stride.iter().map(|s| *s as u64).collect(),

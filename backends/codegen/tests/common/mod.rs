@@ -2,12 +2,12 @@
 #![allow(dead_code)] // each test binary uses some of them
 
 use selvedge_bundle::Bundle;
-use selvedge_codegen::{Compiled, Options, Subgroups, Target, compile};
+use selvedge_codegen::{Compiled, Options, Subgroups, Target, Tunable, compile};
 use selvedge_ir::func::Target as Goes;
 use selvedge_ir::{DType, Data, Interpreter, Module, Precision, Tensor, TensorType};
 use selvedge_runtime::{DeviceChoice, Gpu, HostData, HostTensor, LoadOptions, Session};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// A counter generator: splitmix64.
@@ -133,10 +133,28 @@ pub fn random_weights(module: &Module, random: &mut Random) -> BTreeMap<String, 
 /// The tolerance of a float output comes from its own f32-f64 gap: 16 times the largest gap, plus 16 units of the
 /// last place of its dtype at the output's largest magnitude. Integers and bools must be equal.
 pub fn check(module: &Module, target: &Target, seed: u64) {
+    check_with(module, target, seed, &Options::default());
+}
+
+/// As [`check`], for every candidate of the kernels that can be chosen; gives the names of the families that ran.
+pub fn check_candidates(module: &Module, target: &Target, seed: u64) -> BTreeSet<String> {
+    let all = compile(module, target, &Options::default()).unwrap_or_else(|e| panic!("{}: {e}", module.name)).tunables;
+    let most = all.values().map(|t| t.candidates.len()).max().unwrap_or(0);
+    let mut families = BTreeSet::new();
+    for i in 0..most {
+        let pick = |t: &Tunable| t.candidates[i % t.candidates.len()].clone();
+        let choices = all.iter().map(|(key, tunable)| (key.clone(), pick(tunable))).collect();
+        let compiled = check_with(module, target, seed, &Options { choices, ..Options::default() });
+        families.extend(compiled.manifest.kernels.iter().map(|k| k.name.clone()));
+    }
+    families
+}
+
+fn check_with(module: &Module, target: &Target, seed: u64, options: &Options) -> Compiled {
     let mut random = Random(seed);
     let weights = random_weights(module, &mut random);
-    let compiled = compile(module, target, &Options::default())
-        .unwrap_or_else(|e| panic!("{} for {}: {e}", module.name, target.name));
+    let compiled =
+        compile(module, target, options).unwrap_or_else(|e| panic!("{} for {}: {e}", module.name, target.name));
     // One session at a time: small dispatches gain nothing from company.
     static DEVICE: Mutex<()> = Mutex::new(());
     let _one = DEVICE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -157,6 +175,7 @@ pub fn check(module: &Module, target: &Target, seed: u64) {
             compare(&format!("{place}, output {name}"), &from_host(&got[&name]), &narrow, &wide);
         }
     }
+    compiled
 }
 
 fn compare(place: &str, got: &[f64], narrow: &Tensor, wide: &Tensor) {

@@ -1,0 +1,76 @@
+//! Every family and tile of contractions that may be chosen computes what the interpreter computes.
+
+mod common;
+
+use selvedge_codegen::{Subgroups, Target};
+use selvedge_ir::parse::parse;
+
+/// Contractions of odd and even sizes, with prologue and epilogue, batched and chained, of f32 and of halves.
+fn modules() -> Vec<String> {
+    let cases = [(5, 12, 8, "f16"), (37, 28, 50, "f32"), (70, 65, 33, "bf16"), (3, 130, 18, "f32"), (40, 72, 68, "f16")];
+    let text = |(m, n, k, dtype): (u32, u32, u32, &str)| {
+        format!(
+                "weight \"w\" : {dtype}[{n},{k}]
+weight \"b\" : f32[{n}]
+
+fn @f(%x: {dtype}[{m},{k}], %r: f32[{m},{n}]) -> f32[{m},{n}] {{
+  %w = weight \"w\" : {dtype}[{n},{k}]
+  %b = weight \"b\" : f32[{n}]
+  %wf = map %w body={{x| f32(x)}} : f32[{n},{k}]
+  %xf = map %x body={{x| f32(x)}} : f32[{m},{k}]
+  %c = contract %xf, %wf spec=[ik,jk->ij] dtype=f32 : f32[{m},{n}]
+  %bb = broadcast %b axes=[1] shape=[{m},{n}] : f32[{m},{n}]
+  %y = map %c, %bb, %r body={{x, y, z| (x + y) * sigmoid(z) + z}} : f32[{m},{n}]
+  return y=%y
+}}
+
+fn @g(%x: {dtype}[2,{m},{k}], %z: {dtype}[2,{k},{n}]) -> {dtype}[2,{m},{n}] {{
+  %c = contract %x, %z spec=[bik,bkj->bij] dtype={dtype} : {dtype}[2,{m},{n}]
+  return y=%c
+}}
+"
+        )
+    };
+    cases.map(text).to_vec()
+}
+
+fn device() -> Target {
+    let gpu = common::gpu();
+    let facts = gpu.facts();
+    Target {
+        name: "device".to_string(),
+        wide: facts.int64,
+        f16: facts.f16,
+        cooperative: facts.cooperative.clone(),
+        subgroup: facts.subgroup.map(|(min, max)| Subgroups { min, max }),
+        ..Target::portable()
+    }
+}
+
+#[test]
+fn all_candidates_agree_with_the_interpreter() {
+    let target = device();
+    let mut families = std::collections::BTreeSet::new();
+    for (i, text) in modules().iter().enumerate() {
+        let module = parse(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        families.extend(common::check_candidates(&module, &target, i as u64));
+    }
+    let mut wanted = vec!["contract", "contract_shared"];
+    if target.subgroup.is_some_and(|s| s.min == s.max) {
+        wanted.push("contract_subgroup");
+        if !target.cooperative.is_empty() && target.f16 {
+            wanted.push("contract_cooperative");
+        }
+    }
+    for family in wanted {
+        assert!(families.contains(family), "{family} did not run: {families:?}");
+    }
+}
+
+/// The driver that `scripts/test` runs this on is known to have cooperative matrices.
+#[test]
+#[ignore = "needs cooperative matrices: scripts/test runs it on the newer driver that scripts/setup unpacks"]
+fn cooperative_matrices_are_there() {
+    let target = device();
+    assert!(!target.cooperative.is_empty() && target.f16, "the device lists no cooperative matrices: {target:?}");
+}

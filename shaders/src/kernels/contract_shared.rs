@@ -1,0 +1,110 @@
+//! Contractions whose operands are staged in workgroup memory.
+
+use crate::kernel::{Check, Family, Kernel};
+use crate::kernels::contract::{BOrder, Product};
+use crate::kernels::family;
+use crate::kernels::tile::{self, Delivery};
+use crate::source::Const;
+
+family! {
+    /// `wgsl/contract_shared.wgsl`.
+    FAMILY, "contract_shared"
+}
+
+/// Workgroup delivery: a workgroup covers `wg_m·rm` rows × `wg_n·rn` columns, stages `bk` of K at a time of both operands, and
+/// each invocation owns `rm` rows × `rn` columns. For GPUs, whose workgroup memory is faster than their caches.
+///
+/// Hooks as for [`Product`], and loops run in them once for each staged four. Constraints: those of [`Product`]; `register-tile`
+/// (rm 1 to 16, rn 4, 8, 12 or 16, at most 128 elements); `staging` (bk a multiple of 4, 4 to 64).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ContractShared {
+    /// What is computed.
+    pub product: Product,
+    /// Rows an invocation.
+    pub rm: u32,
+    /// Columns an invocation, a multiple of 4.
+    pub rn: u32,
+    /// Extent of K that is staged at a time.
+    pub bk: u32,
+    /// Invocations of a workgroup along M.
+    pub wg_m: u32,
+    /// Invocations of a workgroup along N.
+    pub wg_n: u32,
+}
+
+impl ContractShared {
+    /// With the default tile: 64 × 64 elements for 64 invocations.
+    pub fn new(product: Product) -> ContractShared {
+        ContractShared { product, rm: 8, rn: 8, bk: 16, wg_m: 8, wg_n: 8 }
+    }
+    fn rows(&self) -> u32 {
+        (self.rm * self.wg_m).max(1)
+    }
+    fn columns(&self) -> u32 {
+        (self.rn * self.wg_n).max(1)
+    }
+}
+
+impl Kernel for ContractShared {
+    fn family(&self) -> &'static Family {
+        &FAMILY
+    }
+    fn constraints(&self, check: &mut Check) {
+        self.product.constraints(check);
+        tile::constraint(check, self.rm, self.rn);
+        let staging = (4..=64).contains(&self.bk) && self.bk.is_multiple_of(4);
+        check.that(staging, "staging", "a multiple of 4 from 4 to 64", self.bk);
+    }
+    fn constants(&self) -> Vec<(&'static str, Const)> {
+        let mut constants = self.product.constants(self.rows(), self.columns());
+        let own = [("RM", self.rm), ("RN", self.rn), ("BK", self.bk), ("WG_M", self.wg_m), ("WG_N", self.wg_n)];
+        constants.extend(own.map(|(name, x)| (name, Const::U32(x))));
+        constants
+    }
+    fn generated(&self) -> Option<String> {
+        let step = tile::step(self.rm, self.rn, self.product.b_order, Delivery::Shared);
+        let (stage, at) = match self.product.b_order {
+            BOrder::KContiguous => (
+                "    let at = k + i % (BK / 4u) * 4u;
+    let column = i / (BK / 4u);
+    var value = vec4<f32>();
+    if at < TO {
+        value = load_b(batch, at, min(first + column, LAST_N));
+    }
+    b_staged[i % (BK / 4u) * BN + column] = value;",
+                "k / 4u * BN + n",
+            ),
+            BOrder::NContiguous => (
+                "    let at = k + i / (BN / 4u);
+    var value = vec4<f32>();
+    if at < TO {
+        value = load_b(batch, at, min(first + i % (BN / 4u) * 4u, LAST_N));
+    }
+    b_staged[i] = value;",
+                "(k * BN + n) / 4u",
+            ),
+        };
+        Some(format!(
+            "{step}fn stage_b(i: u32, batch: u32, first: u32, k: u32) {{\n{stage}\n}}
+fn tile_a(batch: u32, m: u32, k: u32) -> vec4<f32> {{ return a_staged[k / 4u * BM + m]; }}
+fn tile_b(batch: u32, k: u32, n: u32) -> vec4<f32> {{ return b_staged[{at}]; }}
+"
+        ))
+    }
+    fn workgroup(&self) -> [u32; 3] {
+        [self.wg_n, self.wg_m, 1]
+    }
+    fn workgroup_bytes(&self) -> u32 {
+        (self.rows() + self.columns()) * self.bk * 4
+    }
+    fn groups(&self) -> u64 {
+        self.product.groups(self.rows(), self.columns())
+    }
+    fn iterations(&self) -> u64 {
+        let lanes = (self.wg_m * self.wg_n).max(1);
+        let staged = |extent: u32| (extent * self.bk / 4).div_ceil(lanes) as u64;
+        let bk = self.bk.max(4) as u64;
+        let stages = (self.product.steps() * 4).div_ceil(bk);
+        stages * (1 + staged(self.rows()) + staged(self.columns()) + bk / 4) + (self.rm * (1 + self.rn / 4)) as u64
+    }
+}

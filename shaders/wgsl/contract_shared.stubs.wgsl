@@ -1,0 +1,47 @@
+const BATCH: u32 = 1u;
+const M: u32 = 5u;
+const N: u32 = 6u;
+const K: u32 = 7u;
+const FROM: u32 = 0u;
+const TO: u32 = 7u;
+const TILES_M: u32 = 1u;
+const TILES_N: u32 = 1u;
+const RM: u32 = 1u;
+const RN: u32 = 4u;
+const BK: u32 = 4u;
+const WG_M: u32 = 8u;
+const WG_N: u32 = 8u;
+const GROUPS_X: u32 = 1u;
+const LAST_N: u32 = N - 1u;
+
+alias Tile = array<vec4<f32>, 1>;
+alias Row = array<vec4<f32>, 1>;
+// Adds k..k+3 of what is staged to the tile whose first row of it is `m`; its fours of columns start at n, n + STRIDE_N, …
+fn step(c: ptr<function, Tile>, batch: u32, m: u32, n: u32, k: u32) {
+    (*c)[0] += tile_a(batch, m, k).x * tile_b(batch, k, n);
+}
+// Gives the tile's first row and moves the others up.
+fn take_row(c: ptr<function, Tile>) -> Row { return Row((*c)[0]); }
+// Stages four i of B; the first column is `first`, the first of K is `k`.
+fn stage_b(i: u32, batch: u32, first: u32, k: u32) {
+    let at = k + i % (BK / 4u) * 4u;
+    let column = i / (BK / 4u);
+    var value = vec4<f32>();
+    if at < TO {
+        value = load_b(batch, at, min(first + column, LAST_N));
+    }
+    b_staged[i % (BK / 4u) * BN + column] = value;
+}
+// What is staged, as the hooks would give it.
+fn tile_a(batch: u32, m: u32, k: u32) -> vec4<f32> { return a_staged[k / 4u * BM + m]; }
+fn tile_b(batch: u32, k: u32, n: u32) -> vec4<f32> { return b_staged[k / 4u * BN + n]; }
+
+// Elements k..k+3 of row m < M, 0 beyond K; k is a multiple of 4.
+fn load_a(batch: u32, m: u32, k: u32) -> vec4<f32> { return vec4<f32>(); }
+// K-contiguous: elements k..k+3 of column n < N, 0 beyond K; k is a multiple of 4.
+// N-contiguous: columns n..n+3 (n < N a multiple of 4) of row k, 0 for k ≥ K.
+fn load_b(batch: u32, k: u32, n: u32) -> vec4<f32> { return vec4<f32>(); }
+// Takes columns n..n+3 of row m, each row and four once; m < M, n < N is a multiple of 4, and columns beyond N are dropped.
+fn store(batch: u32, m: u32, n: u32, value: vec4<f32>) {}
+// Their sums over 0..FROM; called only if FROM > 0.
+fn partial(batch: u32, m: u32, n: u32) -> vec4<f32> { return vec4<f32>(); }
