@@ -57,7 +57,8 @@ fn contractions(c: &mut Criterion) {
                 Layout::Panels(_) => (BOrder::NContiguous, "[N/64][K][64]"),
             };
             let product = Product::new(1, m, n, k, b_order);
-            let mut kernels = vec![choose(product, false, &Capabilities::PORTABLE), Choice::Shared(ContractShared::new(product))];
+            let mut kernels =
+                vec![choose(product, false, &Capabilities::PORTABLE), Choice::Shared(ContractShared::new(product))];
             let with = |width| Capabilities { subgroup: Some(width), ..Capabilities::PORTABLE };
             kernels.extend(device.subgroup.map(|width| choose(product, false, &with(width))));
             for choice in kernels {

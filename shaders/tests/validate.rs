@@ -316,7 +316,10 @@ fn chosen_contractions_are_legal_and_waste_little() {
                 let lanes: u64 = kernel.groups() * kernel.workgroup().iter().map(|&x| x as u64).product::<u64>();
                 let padded = lanes * tile as u64;
                 let exact = 3 * m as u64 * n as u64;
-                assert!(padded <= exact * 2 || n < 4 * 64 || m < 8 || (gpu && m < 128), "{choice:?}: {padded} of {exact} elements");
+                assert!(
+                    padded <= exact * 2 || n < 4 * 64 || m < 8 || (gpu && m < 128),
+                    "{choice:?}: {padded} of {exact} elements"
+                );
             }
         }
     }

@@ -7,10 +7,11 @@ use selvedge_ir::parse::parse;
 
 /// Contractions of odd and even sizes, with prologue and epilogue, batched and chained, of f32 and of halves.
 fn modules() -> Vec<String> {
-    let cases = [(5, 12, 8, "f16"), (37, 28, 50, "f32"), (70, 65, 33, "bf16"), (3, 130, 18, "f32"), (40, 72, 68, "f16")];
+    let cases =
+        [(5, 12, 8, "f16"), (37, 28, 50, "f32"), (70, 65, 33, "bf16"), (3, 130, 18, "f32"), (40, 72, 68, "f16")];
     let text = |(m, n, k, dtype): (u32, u32, u32, &str)| {
         format!(
-                "weight \"w\" : {dtype}[{n},{k}]
+            "weight \"w\" : {dtype}[{n},{k}]
 weight \"b\" : f32[{n}]
 
 fn @f(%x: {dtype}[{m},{k}], %r: f32[{m},{n}]) -> f32[{m},{n}] {{

@@ -183,7 +183,8 @@ fn subgroup(product: Product, rn: u32, of: &Capabilities) -> Vec<(f64, Choice)> 
 const FULL: f64 = 128.0;
 
 fn shared(product: Product, of: &Capabilities) -> Vec<(f64, Choice)> {
-    let tiles = [(8, 8, 16, 16, 16), (8, 8, 16, 8, 8), (8, 4, 16, 8, 8), (4, 4, 16, 8, 8), (4, 8, 32, 4, 8), (2, 4, 32, 4, 16)];
+    let tiles =
+        [(8, 8, 16, 16, 16), (8, 8, 16, 8, 8), (8, 4, 16, 8, 8), (4, 4, 16, 8, 8), (4, 8, 32, 4, 8), (2, 4, 32, 4, 16)];
     tiles
         .into_iter()
         .map(|(rm, rn, bk, wg_m, wg_n)| {

@@ -5,7 +5,11 @@ pub fn of_stubs(stubs: &str, generated: &[&str]) -> String {
     let mut out = String::new();
     let mut skip = false;
     for line in stubs.lines() {
-        if line.starts_with("const ") || line.starts_with("alias ") || line.starts_with("enable ") || line.starts_with("//") {
+        if line.starts_with("const ")
+            || line.starts_with("alias ")
+            || line.starts_with("enable ")
+            || line.starts_with("//")
+        {
             continue;
         }
         if let Some(signature) = line.strip_prefix("fn ") {

@@ -19,12 +19,7 @@ pub(super) fn lower<'a>(
 }
 
 /// A contraction as a batched matrix product.
-pub(super) fn matrix<'a>(
-    context: Context<'a>,
-    contract: &Contract,
-    a: ValueId,
-    b: ValueId,
-) -> (Matrix, Operands<'a>) {
+pub(super) fn matrix<'a>(context: Context<'a>, contract: &Contract, a: ValueId, b: ValueId) -> (Matrix, Operands<'a>) {
     let spec = &contract.spec;
     // Lanes run along columns: the result's last axis is one of them, so operands may change places.
     let swap = spec.out.last().is_some_and(|l| spec.role(*l) == Some(Role::Rows));
