@@ -97,6 +97,7 @@ pub fn run(args: &Args, started: Instant) -> Result<Outcome, Error> {
     out!("{:.2} GFLOP a forward, {:.1} GFLOP/s", report.gflop, report.gflops);
     if let Some(plan) = &report.plan {
         out!("{} dispatches, {} pipelines, planned peak {}", plan.dispatches, plan.pipelines, bytes(plan.peak_bytes));
+        out!("{} of activations moved in a forward", bytes(plan.activation_bytes_moved));
     }
     for (stage, ms) in &report.compile_ms {
         out!("{ms:>10.1} ms  {stage}");

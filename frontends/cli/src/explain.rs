@@ -1,11 +1,13 @@
 //! `selvedge explain`: the plan, kernel by kernel.
 
 use crate::common::{OptimizerArg, out, wrong};
+use crate::picture::Output;
 use crate::{Error, Outcome};
 use selvedge::bundle::manifest::PlanFunction;
-use selvedge::compile::Options;
+use selvedge::compile::{Notes, Options};
 use selvedge::open::Opened;
 use serde_json::json;
+use std::path::PathBuf;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -25,6 +27,12 @@ pub struct Args {
     /// Show the model code's lines that each dispatch comes from.
     #[arg(long)]
     origins: bool,
+    /// Only this kernel, by its value (as in `%map22`), name or number: the rules that led to it, and what was not chosen.
+    #[arg(long, value_name = "NAME")]
+    kernel: Option<String>,
+    /// Write a page with the graph before and after the rules, block by block (models only).
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Print the plan as one JSON object on stdout.
     #[arg(long)]
     json: bool,
@@ -32,15 +40,14 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<Outcome, Error> {
     let opened = Opened::open(&args.model)?;
-    let manifest = match &opened {
-        Opened::Bundle(file) => file.manifest()?,
-        Opened::Model(_) => {
+    let page = args.html.as_deref().map(Output::new).transpose()?;
+    let (manifest, module, notes, source) = match opened {
+        Opened::Bundle(file) => (file.manifest()?, file.module()?, Notes::default(), None),
+        model @ Opened::Model(_) => {
             let target = selvedge::target::parse(&args.target)?;
-            opened
-                .source(args.batch, None)?
-                .compile(&Options { target, dump: None, settings: args.optimizer.settings() })?
-                .manifest()
-                .clone()
+            let source = model.source(args.batch, None)?;
+            let compiled = source.compile(&Options { settings: args.optimizer.settings(), ..Options::new(target) })?;
+            (compiled.manifest().clone(), compiled.module().clone(), compiled.notes().clone(), Some(source))
         }
     };
     let wanted = |f: &&PlanFunction| args.function.as_ref().is_none_or(|name| *name == f.name);
@@ -51,6 +58,23 @@ pub fn run(args: &Args) -> Result<Outcome, Error> {
         let what = format!("there is no function `{name}` in `{}`", manifest.name);
         return Err(wrong("function", what, format!("functions: {}", known.join(", "))));
     }
+    if let (Some(page), Some(path)) = (page, &args.html) {
+        let Some(source) = &source else {
+            return Err(wrong("html", "a compiled file has no graph from before", "give the model it was made of"));
+        };
+        let html = selvedge::explain::html::page(&source.unoptimised()?, &module, &notes);
+        page.write(html.as_bytes())?;
+        out!("{}: the graph before and after the rules", path.display());
+        return Ok(Outcome::Done);
+    }
+    if let Some(name) = &args.kernel {
+        let Some(at) = selvedge::explain::kernel::find(&manifest, args.function.as_deref(), name) else {
+            let help = "`selvedge explain MODEL` lists them; give a value as in `%map22`, a kernel's name, or a number";
+            return Err(wrong("kernel", format!("there is no kernel `{name}` in `{}`", manifest.name), help));
+        };
+        out!("{}", selvedge::explain::kernel::text(&manifest, &module, &notes, at).trim_end());
+        return Ok(Outcome::Done);
+    }
     if args.json {
         out!(
             "{}",
@@ -59,5 +83,8 @@ pub fn run(args: &Args) -> Result<Outcome, Error> {
         return Ok(Outcome::Done);
     }
     out!("{}", selvedge::explain::text(&manifest, args.function.as_deref(), args.origins).trim_end());
+    for report in &notes.saturation {
+        out!("{}", report.to_string().trim_end());
+    }
     Ok(Outcome::Done)
 }

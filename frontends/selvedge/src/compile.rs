@@ -15,7 +15,7 @@ use selvedge_bundle::manifest::{Manifest, Weight};
 use selvedge_bundle::{Bundle, BundleError, UNHASHED};
 use selvedge_ir::{DType, Diagnostic, Module, TensorType};
 use selvedge_passes::saturate::Rates;
-use selvedge_passes::{Notes, Pass, Specialize, StoreWeights};
+use selvedge_passes::{Pass, Specialize, StoreWeights};
 use selvedge_zoo::program::PipelineInfo;
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -24,7 +24,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-pub use selvedge_passes::Optimizer;
+pub use selvedge_passes::{Notes, Optimizer};
 
 /// How to compile.
 #[derive(Clone, Debug)]

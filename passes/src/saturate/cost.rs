@@ -50,6 +50,8 @@ pub struct Item<'a> {
     pub ty: &'a TensorType,
     /// When it is known.
     pub binding: Binding,
+    /// Its floating-point operations.
+    pub flops: f64,
 }
 
 /// A kernel of a plan.
@@ -85,9 +87,11 @@ pub fn of_function(function: &Function, rates: &Rates) -> Plan {
             Def::Op { op, args } => {
                 let args: Vec<usize> = args.iter().map(|a| a.0 as usize).collect();
                 let binding = binding(op, args.iter().map(|a| items[*a].binding));
-                Item { op: Some(op), args, ty: &value.ty, binding }
+                let types: Vec<&TensorType> = args.iter().map(|a| items[*a].ty).collect();
+                let flops = flops(op, &types, &value.ty);
+                Item { op: Some(op), args, ty: &value.ty, binding, flops }
             }
-            Def::Result { .. } => Item { op: None, args: Vec::new(), ty: &value.ty, binding: Binding::Run },
+            Def::Result { .. } => Item { op: None, args: Vec::new(), ty: &value.ty, binding: Binding::Run, flops: 0.0 },
         });
     }
     let mut roots: Vec<usize> = function.returns.iter().map(|r| r.value.0 as usize).collect();
@@ -457,8 +461,7 @@ fn kernel(items: &[Item], stored: &[bool], root: usize, result: usize, rates: &R
         }
         let Some(op) = items[i].op else { continue };
         if first {
-            let types: Vec<&TensorType> = items[i].args.iter().map(|a| items[*a].ty).collect();
-            total += flops(op, &types, items[i].ty);
+            total += items[i].flops;
         }
         let below = if role(op) == Role::Heavy { f64::INFINITY } else { wanted };
         open.extend(items[i].args.iter().map(|a| (*a, below)));

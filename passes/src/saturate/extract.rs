@@ -14,9 +14,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Values that the plans of one extraction may have, all together: bounds its work.
-const MOST_VISITS: usize = 4_000_000;
+const MOST_VISITS: usize = 2_000_000;
 /// Passes over all classes that the first guess may take.
 const MOST_PASSES: usize = 40;
+/// What fusion may save of an exchange that looks dearer: this share of what goes out and of a dispatch.
+const FUSION: f64 = 1.0;
 /// An exchange must save this share of a plan.
 const LEAST_GAIN: f64 = 1e-9;
 
@@ -31,6 +33,7 @@ pub struct Alt {
     /// The node, canonical.
     pub node: Node,
     own: f64,
+    flops: f64,
 }
 
 /// The classes that results depend on, with their alternatives.
@@ -129,7 +132,8 @@ impl<'g> Space<'g> {
                 let needs: Vec<usize> = needs.iter().map(|o| space.place(*o)).collect();
                 let types: Vec<&TensorType> = operands.iter().map(|o| classes.ty(*o)).collect();
                 let own = op.as_ref().map_or(0.0, |op| cost::alone(op, &types, &fact.ty, fact.binding, rates));
-                alts.push(Alt { op, args, needs, node: node.clone(), own });
+                let flops = op.as_ref().map_or(0.0, |op| cost::flops(op, &types, &fact.ty));
+                alts.push(Alt { op, args, needs, node: node.clone(), own, flops });
             }
             // What comes from outside is there anyway.
             if let Some(given) = alts.iter().position(|a| matches!(a.op, None | Some(Op::Input(_)))) {
@@ -259,7 +263,13 @@ impl<'g> Space<'g> {
             .map(|&class| {
                 let alt = &self.alts[class][alts[class]];
                 let args = alt.args.iter().map(|a| at[*a]).collect();
-                Item { op: alt.op.as_ref(), args, ty: self.types[class], binding: self.bindings[class] }
+                Item {
+                    op: alt.op.as_ref(),
+                    args,
+                    ty: self.types[class],
+                    binding: self.bindings[class],
+                    flops: alt.flops,
+                }
             })
             .collect();
         let roots: Vec<usize> = self.roots.iter().map(|r| at[*r]).collect();
@@ -310,9 +320,11 @@ impl<'g> Space<'g> {
     fn improve(&self, mut at: Chosen, visits: &mut usize) -> Chosen {
         loop {
             let mut improved = false;
+            let mut readers = self.readers(&at);
             for class in at.order.clone().into_iter().rev() {
                 for alt in 0..self.alts[class].len() {
-                    if at.alts[class] == alt || *visits > MOST_VISITS {
+                    let wanted = at.alts[class] != alt && self.may_pay(&at.alts, &readers, class, alt);
+                    if !wanted || *visits > MOST_VISITS {
                         continue;
                     }
                     *visits += at.order.len();
@@ -321,6 +333,7 @@ impl<'g> Space<'g> {
                     let Some(trial) = self.evaluate(alts) else { continue };
                     if trial.seconds < at.seconds * (1.0 - LEAST_GAIN) {
                         at = trial;
+                        readers = self.readers(&at);
                         improved = true;
                     }
                 }
@@ -331,17 +344,64 @@ impl<'g> Space<'g> {
         }
     }
 
+    /// For each place, how many times the program needs it.
+    fn readers(&self, at: &Chosen) -> Vec<u32> {
+        let mut readers = vec![0; self.ids.len()];
+        self.roots.iter().for_each(|r| readers[*r] += 1);
+        for &class in &at.order {
+            self.alts[class][at.alts[class]].needs.iter().for_each(|n| readers[*n] += 1);
+        }
+        readers
+    }
+
+    /// Whether exchanging a node can pay: what comes in costs, in kernels of its own, at most what goes out and what
+    /// fusion may save, and it is not views alone. Looks at what changes, not at the whole program.
+    fn may_pay(&self, alts: &[usize], readers: &[u32], class: usize, alt: usize) -> bool {
+        let (old, new) = (&self.alts[class][alts[class]], &self.alts[class][alt]);
+        let mut changed: HashMap<usize, i64> = HashMap::new();
+        let (mut gone, mut come) = (old.own, new.own);
+        let mut open: Vec<usize> = new.needs.clone();
+        while let Some(need) = open.pop() {
+            let change = changed.entry(need).or_default();
+            *change += 1;
+            if readers[need] == 0 && *change == 1 {
+                let below = &self.alts[need][alts[need]];
+                come += below.own;
+                open.extend(&below.needs);
+            }
+        }
+        let mut open: Vec<usize> = old.needs.clone();
+        while let Some(need) = open.pop() {
+            let change = changed.entry(need).or_default();
+            *change -= 1;
+            if i64::from(readers[need]) + *change == 0 {
+                let below = &self.alts[need][alts[need]];
+                gone += below.own;
+                open.extend(&below.needs);
+            }
+        }
+        let views_alone = gone.max(come) < self.rates.dispatch_seconds * 1e-2;
+        !views_alone && come <= gone + FUSION * (gone + self.rates.dispatch_seconds)
+    }
+
     /// The best program that is found.
     pub fn extract(&mut self, function: &Function, encoded: &Encoded) -> Option<Extraction> {
         let guess = self.guess();
         let original = self.original(function, encoded, &guess);
         let mut visits = 0;
-        let starts = [guess, original].into_iter().filter_map(|alts| self.evaluate(alts)).collect::<Vec<_>>();
-        let found: Vec<Chosen> = starts.into_iter().map(|start| self.improve(start, &mut visits)).collect();
-        let best = found.into_iter().reduce(|a, b| if b.seconds < a.seconds { b } else { a })?;
+        let starts = [guess, original].into_iter().filter_map(|alts| self.evaluate(alts));
+        let start = starts.reduce(|a, b| if b.seconds < a.seconds { b } else { a })?;
+        let best = self.improve(start, &mut visits);
         let mut trials = Vec::new();
+        visits = 0;
         for &class in &best.order {
             for alt in (0..self.alts[class].len()).filter(|a| *a != best.alts[class]) {
+                let dear = |alt: &Alt| alt.own > self.rates.dispatch_seconds * 1e-2;
+                let known = dear(&self.alts[class][alt]) || dear(&self.alts[class][best.alts[class]]);
+                if !known || visits > MOST_VISITS {
+                    continue;
+                }
+                visits += best.order.len();
                 let mut alts = best.alts.clone();
                 alts[class] = alt;
                 trials.push(Trial { class, alt, chosen: self.evaluate(alts) });

@@ -8,6 +8,7 @@ use crate::compile::{self, Options, Settings};
 use crate::device::Device;
 use crate::error::Error;
 use crate::event::{Event, Observer};
+use crate::explain;
 use crate::flops;
 use crate::gpu::{Gpu, GpuSession};
 use crate::session::Session;
@@ -119,6 +120,8 @@ pub struct PlanFacts {
     pub pipelines: usize,
     /// Device memory, weights included.
     pub peak_bytes: u64,
+    /// Bytes of tensors that are no weights, read and written by all dispatches of a forward.
+    pub activation_bytes_moved: u64,
 }
 
 impl Report {
@@ -132,7 +135,8 @@ impl Report {
             "spread_ms": self.spread_ms, "runs": self.runs, "gflop": self.gflop, "gflop_per_s": self.gflops,
             "compile_ms": stages,
             "dispatches": self.plan.map(|p| p.dispatches), "pipelines": self.plan.map(|p| p.pipelines),
-            "planned_peak_bytes": self.plan.map(|p| p.peak_bytes), "by_kernel": self.table.as_ref().map(Table::to_json),
+            "planned_peak_bytes": self.plan.map(|p| p.peak_bytes),
+            "activation_bytes_moved": self.plan.map(|p| p.activation_bytes_moved), "by_kernel": self.table.as_ref().map(Table::to_json),
         })
     }
 }
@@ -307,8 +311,14 @@ impl Stages {
 /// Facts of a function of the first plan.
 fn plan_facts(manifest: &Manifest, function: &str) -> Option<PlanFacts> {
     let plan = manifest.plans.first()?;
-    let dispatches = &plan.functions.iter().find(|f| f.name == function)?.dispatches;
+    let function = plan.functions.iter().find(|f| f.name == function)?;
+    let dispatches = &function.dispatches;
     let kernels: BTreeSet<&str> =
         dispatches.iter().map(|d| manifest.kernels[d.kernel as usize].hash.as_str()).collect();
-    Some(PlanFacts { dispatches: dispatches.len(), pipelines: kernels.len(), peak_bytes: plan.peak_bytes() })
+    Some(PlanFacts {
+        dispatches: dispatches.len(),
+        pipelines: kernels.len(),
+        peak_bytes: plan.peak_bytes(),
+        activation_bytes_moved: explain::activation_bytes(function),
+    })
 }

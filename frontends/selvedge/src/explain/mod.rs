@@ -1,5 +1,8 @@
 //! A plan as text: kernel by kernel, with work, bytes and origins.
 
+pub mod html;
+pub mod kernel;
+
 use selvedge_bundle::manifest::{Manifest, PlanFunction};
 use std::fmt::Write;
 
@@ -25,7 +28,10 @@ fn explain(out: &mut String, manifest: &Manifest, function: &PlanFunction, origi
     let moved: u64 = function.dispatches.iter().map(|d| d.bytes).sum();
     let count = function.dispatches.len();
     let work = flops as f64 / 1e9;
-    let _ = writeln!(out, "function {}: {count} dispatches, {work:.3} GFLOP, {} moved", function.name, bytes(moved));
+    let activations = bytes(activation_bytes(function));
+    let moved = bytes(moved);
+    let name = &function.name;
+    let _ = writeln!(out, "function {name}: {count} dispatches, {work:.3} GFLOP, {moved} moved, {activations} of activations");
     for (i, d) in function.dispatches.iter().enumerate() {
         let kernel = &manifest.kernels[d.kernel as usize].name;
         let [x, y, z] = d.groups;
@@ -43,6 +49,11 @@ fn explain(out: &mut String, manifest: &Manifest, function: &PlanFunction, origi
         let moved: u64 = function.copies.iter().map(|c| c.source.bytes).sum();
         let _ = writeln!(out, "       {} copies of {} after the pass", function.copies.len(), bytes(moved));
     }
+}
+
+/// Bytes of tensors that are no weights, read and written by all dispatches of a function.
+pub fn activation_bytes(function: &PlanFunction) -> u64 {
+    function.dispatches.iter().map(|d| d.bytes.saturating_sub(d.weight_bytes)).sum()
 }
 
 /// Bytes for people.
