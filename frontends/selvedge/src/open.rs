@@ -219,7 +219,8 @@ impl Source {
     pub fn unoptimised(&self) -> Result<selvedge_ir::Module, Error> {
         match self {
             Source::Program { program, .. } => {
-                const PASSES: [&str; 5] = ["specialize", "dead-code", "expand-composites", "inline-calls", "canonicalize"];
+                const PASSES: [&str; 5] =
+                    ["specialize", "dead-code", "expand-composites", "inline-calls", "canonicalize"];
                 let settings = Settings { optimizer: compile::Optimizer::None, ..Settings::default() };
                 compile::optimise(program.module.clone(), &PASSES.map(String::from), &settings)
             }

@@ -62,7 +62,13 @@ pub fn page(before: &Module, after: &Module, notes: &Notes) -> String {
             let empty = Vec::new();
             let (o, n) = (old_blocks.get(block).unwrap_or(&empty), new_blocks.get(block).unwrap_or(&empty));
             let label = if block.is_empty() { "outside of blocks" } else { block };
-            let _ = write!(out, "<details><summary>{}: {} → {}</summary><div class=\"pair\">", escape(label), o.len(), n.len());
+            let _ = write!(
+                out,
+                "<details><summary>{}: {} → {}</summary><div class=\"pair\">",
+                escape(label),
+                o.len(),
+                n.len()
+            );
             for (function, values) in [(old, o), (new, n)] {
                 match function {
                     Some(f) if !values.is_empty() => graph(&mut out, f, values),
@@ -80,7 +86,9 @@ pub fn page(before: &Module, after: &Module, notes: &Notes) -> String {
 /// Values that are drawn: everything but leaves that are no parameters.
 fn shown(function: &Function) -> Vec<ValueId> {
     let leaf = |id: &ValueId| {
-        function.op(*id).is_some_and(|(op, _)| op.class() == OpClass::Leaf && !matches!(op, Op::Input(_) | Op::State(_)))
+        function
+            .op(*id)
+            .is_some_and(|(op, _)| op.class() == OpClass::Leaf && !matches!(op, Op::Input(_) | Op::State(_)))
     };
     function.ids().filter(|id| !leaf(id)).collect()
 }

@@ -31,7 +31,10 @@ fn explain(out: &mut String, manifest: &Manifest, function: &PlanFunction, origi
     let activations = bytes(activation_bytes(function));
     let moved = bytes(moved);
     let name = &function.name;
-    let _ = writeln!(out, "function {name}: {count} dispatches, {work:.3} GFLOP, {moved} moved, {activations} of activations");
+    let _ = writeln!(
+        out,
+        "function {name}: {count} dispatches, {work:.3} GFLOP, {moved} moved, {activations} of activations"
+    );
     for (i, d) in function.dispatches.iter().enumerate() {
         let kernel = &manifest.kernels[d.kernel as usize].name;
         let [x, y, z] = d.groups;
