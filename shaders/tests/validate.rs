@@ -27,7 +27,7 @@ const GENERATED: [&str; 11] = [
     "precedes",
     "written",
     "step",
-    "take_row",
+    "take_rows",
     "stage_b",
     "tile_a",
     "tile_b",

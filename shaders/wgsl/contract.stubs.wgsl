@@ -14,13 +14,14 @@ const GROUPS_X: u32 = 1u;
 const LAST_N: u32 = N - 1u;
 
 alias Tile = array<vec4<f32>, 1>;
-alias Row = array<vec4<f32>, 1>;
+alias Rows = array<vec4<f32>, 1>;
+const TAKEN: u32 = 1u;
 // Adds k..k+3 to the tile whose first row is `m`; its fours of columns start at n, n + STRIDE_N, …
 fn step(c: ptr<function, Tile>, batch: u32, m: u32, n: u32, k: u32) {
     (*c)[0] += load_a(batch, m, k).x * load_b(batch, k, n);
 }
-// Gives the tile's first row and moves the others up.
-fn take_row(c: ptr<function, Tile>) -> Row { return Row((*c)[0]); }
+// Gives the tile's first TAKEN rows and moves the others up.
+fn take_rows(c: ptr<function, Tile>) -> Rows { return Rows((*c)[0]); }
 
 // Elements k..k+3 of row m < M, 0 beyond K; k is a multiple of 4.
 fn load_a(batch: u32, m: u32, k: u32) -> vec4<f32> { return vec4<f32>(); }

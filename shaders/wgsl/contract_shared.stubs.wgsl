@@ -15,13 +15,14 @@ const GROUPS_X: u32 = 1u;
 const LAST_N: u32 = N - 1u;
 
 alias Tile = array<vec4<f32>, 1>;
-alias Row = array<vec4<f32>, 1>;
+alias Rows = array<vec4<f32>, 1>;
+const TAKEN: u32 = 1u;
 // Adds k..k+3 of what is staged to the tile whose first row of it is `m`; its fours of columns start at n, n + STRIDE_N, …
 fn step(c: ptr<function, Tile>, batch: u32, m: u32, n: u32, k: u32) {
     (*c)[0] += tile_a(batch, m, k).x * tile_b(batch, k, n);
 }
-// Gives the tile's first row and moves the others up.
-fn take_row(c: ptr<function, Tile>) -> Row { return Row((*c)[0]); }
+// Gives the tile's first TAKEN rows and moves the others up.
+fn take_rows(c: ptr<function, Tile>) -> Rows { return Rows((*c)[0]); }
 // Stages four i of B; the first column is `first`, the first of K is `k`.
 fn stage_b(i: u32, batch: u32, first: u32, k: u32) {
     let at = k + i % (BK / 4u) * 4u;

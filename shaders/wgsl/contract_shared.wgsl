@@ -1,7 +1,7 @@
 // Batched matrix product, workgroup delivery: a workgroup stages BK of K of its operands in workgroup memory, and each
 // invocation owns RM rows × RN columns of C.
 // Constants: BATCH, M, N, K, FROM..TO of K; RM, RN, BK; WG_M × WG_N invocations a workgroup; TILES_M × TILES_N workgroups a
-// batch, down M first; GROUPS_X. Generated: Tile, Row, step, take_row, LAST_N, stage_b, tile_a, tile_b.
+// batch, down M first; GROUPS_X. Generated: Tile, Rows, TAKEN, step, take_rows, LAST_N, stage_b, tile_a, tile_b.
 // Hooks: load_a(batch, m, k), load_b(batch, k, n), store(batch, m, n, value), partial(batch, m, n).
 
 // Columns between the fours that one invocation owns.
@@ -48,12 +48,14 @@ fn main(
         }
     }
     let m = first_m + local.y * RM;
-    for (var row = m; row < min(m + RM, M); row++) {
-        var values = take_row(&c);
-        for (var q = 0u; q < RN / 4u; q++) {
-            let column = first_n + local.x * 4u + q * STRIDE_N;
-            if column < N {
-                var value = values[q];
+    let end = min(m + RM, M);
+    for (var first = m; first < end; first += TAKEN) {
+        var values = take_rows(&c);
+        for (var i = 0u; i < TAKEN * RN / 4u; i++) {
+            let row = first + i / (RN / 4u);
+            let column = first_n + local.x * 4u + i % (RN / 4u) * STRIDE_N;
+            if row < end && column < N {
+                var value = values[i];
                 if FROM > 0u {
                     value += partial(batch, row, column);
                 }

@@ -143,6 +143,6 @@ impl Kernel for Contract {
         self.product.groups(self.rows(), self.columns())
     }
     fn iterations(&self) -> u64 {
-        self.product.steps() + (self.rm * (1 + self.rn / 4)) as u64
+        self.product.steps() + tile::finishing(self.rm, self.rn)
     }
 }

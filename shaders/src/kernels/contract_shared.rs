@@ -105,6 +105,6 @@ fn tile_b(batch: u32, k: u32, n: u32) -> vec4<f32> {{ return b_staged[{at}]; }}
         let staged = |extent: u32| (extent * self.bk / 4).div_ceil(lanes) as u64;
         let bk = self.bk.max(4) as u64;
         let stages = (self.product.steps() * 4).div_ceil(bk);
-        stages * (1 + staged(self.rows()) + staged(self.columns()) + bk / 4) + (self.rm * (1 + self.rn / 4)) as u64
+        stages * (1 + staged(self.rows()) + staged(self.columns()) + bk / 4) + tile::finishing(self.rm, self.rn)
     }
 }

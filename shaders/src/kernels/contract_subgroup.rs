@@ -74,6 +74,6 @@ impl Kernel for ContractSubgroup {
         self.product.groups(self.rows(), self.columns())
     }
     fn iterations(&self) -> u64 {
-        self.product.steps() + (self.rm * (1 + self.rn / 4)) as u64
+        self.product.steps() + tile::finishing(self.rm, self.rn)
     }
 }

@@ -25,8 +25,16 @@ pub(crate) fn constraint(check: &mut Check, rm: u32, rn: u32) {
     check.that(legal, "register-tile", expected, format!("{rm} x {rn}"));
 }
 
-/// The functions `step`, which adds 4 consecutive k to an invocation's tile, and `take_row`, which gives the tile's first
-/// row and moves the others up: so the tile is only ever indexed by constants, without which it would not stay in registers.
+/// Rows that leave a tile at a time.
+const TAKEN: u32 = 4;
+
+/// An upper bound of the iterations of the loops that finish a tile.
+pub(crate) fn finishing(rm: u32, rn: u32) -> u64 {
+    (rm.next_multiple_of(TAKEN) * (1 + rn / 4)) as u64
+}
+
+/// The functions `step`, which adds 4 consecutive k to an invocation's tile, and `take_rows`, which gives the tile's first
+/// rows and moves the others up: so the tile is only ever indexed by constants, without which it would not stay in registers.
 ///
 /// The tile is `rm` rows of `rn / 4` vec4, row by row. Columns of B are loaded first and rows of A where they are used:
 /// loaded all at once they would take the registers that the tile needs.
@@ -38,7 +46,8 @@ pub(crate) fn step(rm: u32, rn: u32, order: BOrder, delivery: Delivery) -> Strin
         out.push('\n');
     };
     line(format_args!("alias Tile = array<vec4<f32>, {}>;", rm * quads));
-    line(format_args!("alias Row = array<vec4<f32>, {quads}>;"));
+    line(format_args!("alias Rows = array<vec4<f32>, {}>;", TAKEN * quads));
+    line(format_args!("const TAKEN: u32 = {TAKEN}u;"));
     match delivery {
         Delivery::Direct | Delivery::Shared => {
             line(format_args!("fn step(c: ptr<function, Tile>, batch: u32, m: u32, n: u32, k: u32) {{"));
@@ -91,15 +100,17 @@ pub(crate) fn step(rm: u32, rn: u32, order: BOrder, delivery: Delivery) -> Strin
         }
     }
     line(format_args!("}}"));
-    line(format_args!("fn take_row(c: ptr<function, Tile>) -> Row {{"));
-    for q in 0..quads {
-        line(format_args!("    let row{q} = (*c)[{q}];"));
+    line(format_args!("fn take_rows(c: ptr<function, Tile>) -> Rows {{"));
+    let taken = TAKEN * quads;
+    for at in 0..taken {
+        // A tile of fewer rows repeats its last; those are not stored.
+        line(format_args!("    let four{at} = (*c)[{}];", at.min(rm * quads - 1)));
     }
-    for at in 0..(rm - 1) * quads {
-        line(format_args!("    (*c)[{at}] = (*c)[{}];", at + quads));
+    for at in 0..(rm * quads).saturating_sub(taken) {
+        line(format_args!("    (*c)[{at}] = (*c)[{}];", at + taken));
     }
-    let row: Vec<String> = (0..quads).map(|q| format!("row{q}")).collect();
-    line(format_args!("    return Row({});", row.join(", ")));
+    let fours: Vec<String> = (0..taken).map(|at| format!("four{at}")).collect();
+    line(format_args!("    return Rows({});", fours.join(", ")));
     line(format_args!("}}"));
     match order {
         BOrder::NContiguous => line(format_args!("const LAST_N: u32 = (N - 1u) / 4u * 4u;")),
