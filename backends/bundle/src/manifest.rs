@@ -3,8 +3,8 @@
 //! A plan leaves the runtime no decision: every tensor has a region of a buffer, every dispatch its kernel,
 //! bindings and group counts. Regions start at multiples of [`ALIGN`] bytes; elements are dense and row-major.
 //! In weights f32, i32, u32 and bool (0 or 1) take one 32-bit word, f16 and bf16 half a word (low half first). In
-//! everything that is computed (ports, the arena) every element takes one word: f16 and bf16 are f32 words that hold
-//! rounded values.
+//! ports every element takes one word: f16 and bf16 are f32 words that hold rounded values. How other computed values lie is
+//! between a plan's kernels.
 
 use serde::{Deserialize, Serialize};
 
