@@ -236,11 +236,15 @@ fn capabilities(target: &Target) -> Capabilities {
     }
 }
 
-/// Whether all elements of a value are values of f16: it is of that type, or comes from such a value by views and casts.
+/// Whether all elements of a value are values of f16: it is of that type, or comes from such a value by views and casts that are
+/// not stored (a unit depends on nothing behind what is stored).
 pub(super) fn holds_halves(context: Context, mut id: ValueId) -> bool {
     loop {
         if context.dtype(id) == DType::F16 {
             return true;
+        }
+        if context.homes.contains_key(&id) {
+            return false;
         }
         match context.function.op(id) {
             Some((Op::Map(map), [arg])) if map.body == Body::cast(context.dtype(id)) => id = *arg,
