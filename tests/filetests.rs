@@ -24,8 +24,12 @@ fn main() {
 fn devices(command: &Command) -> Vec<String> {
     match command {
         Command::Run(devices) => devices.clone(),
-        Command::Parse | Command::Verify | Command::Pass(_) | Command::Rule(_) | Command::Print | Command::Left(_) => {
-            Vec::new()
-        }
+        Command::Parse
+        | Command::Verify
+        | Command::Pass(_)
+        | Command::Rule(_)
+        | Command::Print
+        | Command::Left(_)
+        | Command::Each(_) => Vec::new(),
     }
 }

@@ -1,7 +1,7 @@
 //! Rules of the repository, as tests. Each failure says what to do.
 
 use selvedge_ir::ops::OpKind;
-use selvedge_tests::{check_generated, files, passes, reference, relative, root};
+use selvedge_tests::{check_generated, files, passes, reference, relative, root, rules};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -251,4 +251,18 @@ fn the_reference_s_example_is_a_module() {
     let example = page.split("```text\n").nth(1).and_then(|t| t.split("```").next()).unwrap_or("");
     let module = selvedge_ir::parse::parse(example).unwrap_or_else(|e| panic!("{e}"));
     selvedge_ir::verify::verify(&module).unwrap_or_else(|e| panic!("{e}"));
+}
+
+#[test]
+fn rules_have_examples_and_their_page_is_current() {
+    let all = selvedge_passes::rules::all();
+    let names: BTreeSet<&str> = all.iter().map(|r| r.name).collect();
+    assert_eq!(names.len(), all.len(), "two rules have one name");
+    let strays = files(&root().join("tests/filetests/rules"), ".ir").into_iter().filter_map(|path| {
+        let name = path.file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        (!names.contains(name.as_str())).then(|| format!("{} is the example of no rule", relative(&path)))
+    });
+    none(&strays.collect::<Vec<_>>());
+    let page = rules::page().unwrap_or_else(|e| panic!("{e}"));
+    check_generated(&root().join("docs/RULES.md"), &page).unwrap_or_else(|e| panic!("{e}"));
 }

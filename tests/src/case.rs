@@ -20,6 +20,8 @@ pub enum Command {
     Print,
     /// Operators of these names are left so many times, over all functions.
     Left(Vec<(String, usize)>),
+    /// Operators of these names are left so many times in each function.
+    Each(Vec<(String, usize)>),
     /// Every function is run on the interpreter and on these runners besides.
     Run(Vec<String>),
 }
@@ -160,12 +162,13 @@ fn command(word: &str, rest: &str) -> Option<Command> {
         "rule" => Command::Rule(rest.trim().to_string()),
         "pass" => Command::Pass(rest.trim().to_string()),
         "run" if words().next() == Some("interp") => Command::Run(words().skip(1).map(str::to_string).collect()),
-        "left" => {
+        "left" | "each" => {
             let count = |w: &str| {
                 let (op, n) = w.split_once('=')?;
                 Some((op.to_string(), n.parse().ok()?))
             };
-            Command::Left(words().map(count).collect::<Option<_>>()?)
+            let counts = words().map(count).collect::<Option<_>>()?;
+            if word == "left" { Command::Left(counts) } else { Command::Each(counts) }
         }
         _ => return None,
     })

@@ -36,6 +36,7 @@ pub fn check(case: &Case, device: Option<&str>) -> Result<(), String> {
             }
             Command::Print => output.push_str(&print(&module)),
             Command::Left(counts) => left(&module, counts)?,
+            Command::Each(counts) => each(&module, counts)?,
             Command::Run(_) => run(case, &before, &module, device)?,
         }
     }
@@ -123,6 +124,17 @@ fn left(module: &Module, counts: &[(String, usize)]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// [`left`] for each function by itself.
+fn each(module: &Module, counts: &[(String, usize)]) -> Result<(), String> {
+    let alone = |f: &Function| Module { functions: vec![f.clone()], ..module.clone() };
+    let problems: Vec<String> = module
+        .functions
+        .iter()
+        .filter_map(|f| left(&alone(f), counts).err().map(|e| format!("@{}: {e}", f.name)))
+        .collect();
+    if problems.is_empty() { Ok(()) } else { Err(problems.join("\n")) }
 }
 
 /// Runs every function whose types have no symbols.

@@ -8,6 +8,7 @@ pub mod draw;
 pub mod gpu;
 pub mod passes;
 pub mod reference;
+pub mod rules;
 pub mod runner;
 
 use std::path::{Path, PathBuf};

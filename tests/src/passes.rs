@@ -1,8 +1,10 @@
 //! Passes by name, for `//! pass NAME`.
 
 use selvedge_ir::Module;
-use selvedge_passes::saturate::exhaust;
-use selvedge_passes::{CanonicalContract, MergeMaps, Options, Pass, SplitMaps, passes, pipeline};
+use selvedge_passes::saturate::{Saturate, Strategy, exhaust};
+use selvedge_passes::{
+    CanonicalContract, Canonicalize, DeadCode, ExpandComposites, MergeMaps, Options, Pass, SplitMaps, passes, pipeline,
+};
 use std::collections::BTreeMap;
 
 /// Runs the pass of a name, or all of them in order for `pipeline`. Extents of symbols follow the name: `specialize B=2`.
@@ -22,12 +24,34 @@ pub fn run(command: &str, module: &Module) -> Result<Module, String> {
     if name == "pipeline" {
         return pipeline(module.clone(), &options, &mut |_, _| {}).map_err(|d| d.to_string());
     }
+    if name == "discover" {
+        return discover(module, &options);
+    }
     let all = all(&options);
     let Some(pass) = all.iter().find(|p| p.name() == name) else {
         let names: Vec<&str> = all.iter().map(|p| p.name()).collect();
         return Err(format!("there is no pass `{name}`; there are {}", names.join(", ")));
     };
     pass.run(module.clone()).map_err(|d| d.to_string())
+}
+
+/// What the pipeline does from primitives on: composites are forgotten, bodies split, and everything found again.
+///
+/// # Errors
+/// A pass fails.
+pub fn discover(module: &Module, options: &Options) -> Result<Module, String> {
+    let passes: [Box<dyn Pass>; 9] = [
+        Box::new(ExpandComposites),
+        Box::new(Canonicalize),
+        Box::new(SplitMaps),
+        Box::new(CanonicalContract),
+        Box::new(Canonicalize),
+        Box::new(Saturate::new(options.rates, Strategy::Saturate)),
+        Box::new(MergeMaps),
+        Box::new(Canonicalize),
+        Box::new(DeadCode),
+    ];
+    passes.iter().try_fold(module.clone(), |module, pass| pass.run(module)).map_err(|d| d.to_string())
 }
 
 /// Applications of one rule in a file test; a rule that goes on is caught by its expectation.

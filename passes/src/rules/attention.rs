@@ -1,8 +1,9 @@
 //! Attention, discovered from contractions around a softmax, whatever the order of axes.
 
 use super::composite::masked_value;
+use super::layout::{concat_axis, variadic};
 use super::words::{Viewed, find, number};
-use crate::saturate::{Bindings, Classes, Id, Match, Phase, Refusal, Rule, Term};
+use crate::saturate::{Classes, Id, Match, Phase, Refusal, Rule, Term};
 use selvedge_ir::ops::{Attention, Concat, Contract, Map};
 use selvedge_ir::scalar::{Binary, Body, F64, Scalar};
 use selvedge_ir::spec::ContractSpec;
@@ -72,14 +73,11 @@ pub(super) fn rules() -> Vec<Rule> {
                 Attend::new(m, number(m, "f", Binary::Mul)?)?.kept(m)
             },
         ),
-        Rule::custom(
+        variadic(
             "concat-of-attentions",
             "heads computed one by one and put together along an axis are one attention over all of them",
             Phase::Composite,
             OpKind::Concat,
-            |_: Classes, _: Id, _: &Op, args: &[Id]| -> Vec<Bindings> {
-                vec![args.iter().enumerate().map(|(i, id)| (format!("x{i}"), *id)).collect()]
-            },
             concat_of_attentions,
         ),
         Rule::new(
@@ -414,36 +412,31 @@ struct Head {
     args: Vec<Id>,
 }
 
-fn concat_of_attentions(m: &Match) -> Result<Term, Refusal> {
-    let parts = m.all("x");
-    let axis = find(m.classes, m.root, |op, args| match op {
-        Op::Concat(Concat { axis }) if *args == parts[..] => Some(*axis),
-        _ => None,
-    });
-    let axis = axis.ok_or("the concatenation is no longer there")?;
+fn concat_of_attentions(classes: Classes, root: Id, op: &Op, parts: &[Id]) -> Result<Term, Refusal> {
+    let axis = concat_axis(op)?;
     let attention = |id: Id| {
-        find(m.classes, id, |op, args| match op {
+        find(classes, id, |op, args| match op {
             Op::Attention(op) if args.len() == 3 => Some(Head { op: op.clone(), args: args.to_vec() }),
             _ => None,
         })
     };
     let head = |id: &Id| {
         attention(*id).or_else(|| {
-            find(m.classes, *id, |op, args| if matches!(op, Op::Reshape(_)) { attention(args[0]) } else { None })
+            find(classes, *id, |op, args| if matches!(op, Op::Reshape(_)) { attention(args[0]) } else { None })
         })
     };
     let heads: Vec<Head> = parts.iter().map(head).collect::<Option<_>>().ok_or("a part is no attention")?;
     let first = &heads[0];
-    let types = |h: &Head| h.args.iter().map(|a| m.classes.ty(*a).clone()).collect::<Vec<_>>();
+    let types = |h: &Head| h.args.iter().map(|a| classes.ty(*a).clone()).collect::<Vec<_>>();
     let equal = heads.iter().all(|h| h.op == first.op && types(h) == types(first));
-    let shape = m.classes.ty(first.args[0]).shape.sizes();
+    let shape = classes.ty(first.args[0]).shape.sizes();
     if heads.len() < 2 || !equal || shape[0] != 1 {
         return Err("the heads differ".into());
     }
     let stacked: Vec<Term> = (0..3)
         .map(|i| Term::op(Concat { axis: 0 }, heads.iter().map(|h| Term::Class(h.args[i])).collect::<Vec<_>>()))
         .collect();
-    let part = m.classes.ty(parts[0]).shape.sizes();
+    let part = classes.ty(parts[0]).shape.sizes();
     let mut split = vec![heads.len()];
     split.extend(&part);
     // The head's axis goes before the axis along which the parts are put together, and is merged with it.
@@ -451,7 +444,7 @@ fn concat_of_attentions(m: &Match) -> Result<Term, Refusal> {
     perm.insert(axis, 0);
     let mut sizes = shape;
     sizes[0] = heads.len();
-    sizes[3] = m.classes.ty(first.args[2]).shape.sizes()[3];
+    sizes[3] = classes.ty(first.args[2]).shape.sizes()[3];
     let whole = Viewed { term: Term::op(first.op.clone(), stacked), sizes };
-    Ok(whole.reshape(&split).transpose(&perm).reshape(&m.root_ty().shape.sizes()).term)
+    Ok(whole.reshape(&split).transpose(&perm).reshape(&classes.ty(root).shape.sizes()).term)
 }

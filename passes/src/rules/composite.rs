@@ -3,11 +3,12 @@
 //! Each law is small: the many spellings meet because the laws of algebra and layout bring scales, roots and moments
 //! into one form, and because a norm is built up (root mean square, then centred, then affine, then by groups).
 
-use super::words::{Viewed, divides_by, in_f32, number, others};
-use crate::saturate::{Match, Phase, Refusal, Rule, Term};
+use super::layout::variadic;
+use super::words::{Viewed, divides_by, find, in_f32, number, others};
+use crate::saturate::{Classes, Id, Match, Phase, Refusal, Rule, Term};
 use selvedge_ir::ops::{GroupNorm, LayerNorm, Map, RmsNorm, Softmax};
 use selvedge_ir::scalar::{Binary, Body, F64};
-use selvedge_ir::{Op, Shape};
+use selvedge_ir::{DType, Op, OpKind, Shape};
 
 pub(super) fn rules() -> Vec<Rule> {
     let mut rules = softmax();
@@ -203,56 +204,73 @@ fn norms() -> Vec<Rule> {
     ]
 }
 
-/// The vector along one axis that a repetition `s`, `r` repeats.
-fn vector(m: &Match, name: &str, axis: usize) -> Result<Term, Refusal> {
-    let (sizes, r) = (m.sizes(name), m.attr::<Vec<usize>>("r"));
-    let shape = m.attr::<Shape>("s").sizes();
-    let own: Vec<usize> = (0..r.len()).filter(|&i| sizes[i] != 1).collect();
-    let along = match own[..] {
-        [i] => r[i] == axis && sizes[i] == shape[axis],
-        // One channel: any unit axis is it.
-        [] => shape[axis] == 1,
-        _ => false,
-    };
-    if !along {
-        return Err("not a vector along the normalised axis".into());
-    }
-    Ok(Viewed::new(m, name).reshape(&[shape[axis]]).term)
+/// The vector along one axis that a class repeats.
+fn vector(classes: Classes, id: Id, axis: usize) -> Option<Term> {
+    let shape = classes.ty(id).shape.sizes();
+    find(classes, id, |op, args| {
+        let Op::Broadcast(b) = op else { return None };
+        let sizes = classes.ty(args[0]).shape.sizes();
+        let own: Vec<usize> = (0..sizes.len()).filter(|&i| sizes[i] != 1).collect();
+        let along = match own[..] {
+            [i] => b.axes[i] == axis && sizes[i] == shape[axis],
+            // One channel: any unit axis is it.
+            [] => shape[axis] == 1,
+            _ => false,
+        };
+        along.then(|| Viewed::of(classes, args[0]).reshape(&[shape[axis]]).term)
+    })
 }
 
-/// The norm that a class is, with its operands, if it has so many.
-fn norm(m: &Match, operands: usize) -> Result<(Op, Vec<Term>), Refusal> {
-    let found = super::words::find(m.classes, m.id("n"), |op, args| {
-        let norm = matches!(op, Op::LayerNorm(_) | Op::GroupNorm(_) | Op::RmsNorm(_));
-        (norm && args.len() == operands).then(|| (op.clone(), args.iter().map(|a| Term::Class(*a)).collect()))
-    });
-    found.ok_or_else(|| "no norm without it".into())
+/// The norm that a class is, with its operands, if it has so many. What is centred and then an RMS norm is a layer norm,
+/// too, which takes more.
+fn norm(classes: Classes, id: Id, operands: usize) -> Option<(Op, Vec<Term>)> {
+    let of = |rms: bool| {
+        find(classes, id, |op, args| {
+            let norm = match op {
+                Op::RmsNorm(_) => rms,
+                Op::LayerNorm(_) | Op::GroupNorm(_) => !rms,
+                _ => false,
+            };
+            (norm && args.len() == operands).then(|| (op.clone(), args.iter().map(|a| Term::Class(*a)).collect()))
+        })
+    };
+    of(false).or_else(|| of(true).filter(|_| operands == 1))
+}
+
+/// The norm of a class with one more operand: a vector that another class repeats.
+fn with_vector(classes: Classes, root: Id, args: &[Id], operands: usize) -> Result<Term, Refusal> {
+    let [a, b] = args[..] else { return Err("not of two operands".into()) };
+    let both = |n: Id, w: Id| {
+        let (op, mut args) = norm(classes, n, operands)?;
+        let axis = if matches!(op, Op::GroupNorm(_)) { 1 } else { classes.ty(root).rank() - 1 };
+        args.push(vector(classes, w, axis)?);
+        Some(Term::op(op, args))
+    };
+    let term = both(a, b).or_else(|| both(b, a)).ok_or("no norm and a vector along its axis")?;
+    if classes.ty(root).dtype == DType::F32 { Ok(term) } else { Err("not computed in f32".into()) }
 }
 
 fn affine() -> Vec<Rule> {
-    let with = |operands: usize| {
-        move |m: &Match| {
-            let (op, mut args) = norm(m, operands)?;
-            let axis = if matches!(op, Op::GroupNorm(_)) { 1 } else { m.root_ty().rank() - 1 };
-            if operands == 2 && matches!(op, Op::RmsNorm(_)) {
-                return Err("an RMS norm has no bias".into());
-            }
-            args.push(vector(m, "w", axis)?);
-            Ok(Term::op(op, args))
+    fn is(op: &Op, binary: Binary) -> Result<(), Refusal> {
+        match op {
+            Op::Map(map) if map.body == Body::binary(binary) => Ok(()),
+            _ => Err("another map".into()),
         }
-    };
+    }
     vec![
-        rule(
+        variadic(
             "norm-scale",
             "norm(x) · repeat(w) = norm(x, w) for a vector w along the normalised axis",
-            &["(map {*} ?n (broadcast ?s ?r ?w))"],
-            with(1),
+            Phase::Composite,
+            OpKind::Map,
+            |classes, root, op, args| is(op, Binary::Mul).and_then(|()| with_vector(classes, root, args, 1)),
         ),
-        rule(
+        variadic(
             "norm-bias",
             "norm(x, w) + repeat(b) = norm(x, w, b) for a vector b along the normalised axis",
-            &["(map {+} ?n (broadcast ?s ?r ?w))"],
-            with(2),
+            Phase::Composite,
+            OpKind::Map,
+            |classes, root, op, args| is(op, Binary::Add).and_then(|()| with_vector(classes, root, args, 2)),
         ),
     ]
 }

@@ -1,11 +1,12 @@
 //! Casts: taken into the operators that widen and round anyway. No law here leaves out a rounding but the last two,
 //! which say so.
 
+use super::layout::variadic;
 use super::words::find;
-use crate::saturate::{Id, Match, Phase, Refusal, Rule, Term};
+use crate::saturate::{Classes, Id, Match, Phase, Refusal, Rule, Term};
 use selvedge_ir::ops::{Contract, Map};
 use selvedge_ir::scalar::{Body, Scalar};
-use selvedge_ir::{DType, Op};
+use selvedge_ir::{DType, Op, OpKind};
 
 pub(super) fn rules() -> Vec<Rule> {
     let mut rules = casts();
@@ -105,27 +106,12 @@ fn composites() -> Vec<Rule> {
                 Ok(Term::op(selvedge_ir::ops::Softmax { axis: m.attr("axis") }, [m.term("x")]))
             },
         ),
-        rule(
+        variadic(
             "rounded-norm",
             "a norm of a widened value, rounded to the value's dtype, is the norm of that value",
-            &["(map ?g ?n)"],
-            |m| {
-                let to = cast(m, "g")?;
-                let norm = find(m.classes, m.id("n"), |op, args| {
-                    let norm = matches!(op, Op::LayerNorm(_) | Op::RmsNorm(_) | Op::GroupNorm(_));
-                    norm.then(|| (op.clone(), args.to_vec()))
-                });
-                let (op, args) = norm.ok_or("not a norm")?;
-                let x = find(m.classes, args[0], |op, below| match op {
-                    Op::Map(map) if map.body == Body::cast(DType::F32) => Some(below[0]),
-                    _ => None,
-                });
-                let x =
-                    x.filter(|x| m.classes.ty(*x).dtype == to && to != DType::F32).ok_or("the value is not widened")?;
-                let mut operands = vec![Term::Class(x)];
-                operands.extend(args[1..].iter().map(|a| Term::Class(*a)));
-                Ok(Term::op(op, operands))
-            },
+            Phase::Fuse,
+            OpKind::Map,
+            rounded_norm,
         ),
         rule(
             "norm-of-widened-vectors",
@@ -182,4 +168,25 @@ fn composites() -> Vec<Rule> {
         )
         .skipping_a_rounding(),
     ]
+}
+
+fn rounded_norm(classes: Classes, root: Id, op: &Op, args: &[Id]) -> Result<Term, Refusal> {
+    let to = classes.ty(root).dtype;
+    if !matches!(op, Op::Map(map) if map.body == Body::cast(to)) || !matches!(to, DType::F16 | DType::BF16) {
+        return Err("not rounded to a narrow float".into());
+    }
+    let widened = |id: Id| {
+        find(classes, id, |op, below| match op {
+            Op::Map(map) if map.body == Body::cast(DType::F32) && classes.ty(below[0]).dtype == to => Some(below[0]),
+            _ => None,
+        })
+    };
+    let norm = find(classes, args[0], |op, args| {
+        let norm = matches!(op, Op::LayerNorm(_) | Op::RmsNorm(_) | Op::GroupNorm(_));
+        let x = if norm { widened(args[0])? } else { return None };
+        let mut operands = vec![Term::Class(x)];
+        operands.extend(args[1..].iter().map(|a| Term::Class(*a)));
+        Some(Term::op(op.clone(), operands))
+    });
+    norm.ok_or_else(|| "not a norm of a widened value".into())
 }

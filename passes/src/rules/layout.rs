@@ -122,87 +122,89 @@ fn merged() -> Vec<Rule> {
     ]
 }
 
+/// What a law of a variadic operator makes of one of its nodes.
+type Node = fn(Classes, Id, &Op, &[Id]) -> Result<Term, Refusal>;
+
+/// A law of an operator with any number of operands. A place is tried once, so it is found only where the law applies:
+/// what an operand is may become known later.
+pub(super) fn variadic(name: &'static str, law: &'static str, phase: Phase, kind: OpKind, node: Node) -> Rule {
+    let left = move |classes: Classes, root: Id, op: &Op, args: &[Id]| -> Vec<Bindings> {
+        if node(classes, root, op, args).is_ok() { vec![numbered(args)] } else { Vec::new() }
+    };
+    let right = move |m: &Match| {
+        let bound = m.all("x");
+        // Several nodes may have these operands; they are equal, so any that the law takes will do.
+        let nodes = m.classes.ops(m.root).filter(|(op, args)| op.kind() == kind && **args == bound[..]);
+        let mut terms = nodes.map(|(op, args)| node(m.classes, m.root, &op, args));
+        terms.find(|t| t.is_ok()).unwrap_or_else(|| Err("the operator is no longer there".into()))
+    };
+    Rule::custom(name, law, phase, kind, left, right)
+}
+
 /// Transposes, reshapes and repetitions of all operands of a map are one of its result.
 fn maps() -> Vec<Rule> {
-    let any = |kind: OpKind| {
-        move |classes: Classes, _: Id, _: &Op, args: &[Id]| -> Vec<Bindings> {
-            let views = |id: &Id| classes.ops(*id).any(|(op, _)| op.kind() == kind);
-            if args.iter().any(views) { vec![numbered(args)] } else { Vec::new() }
-        }
-    };
     vec![
-        Rule::custom(
+        variadic(
             "map-of-transposes",
             "f(transpose a, transpose b) = transpose f(a, b) for one permutation; what is repeated is transposed back",
             Phase::Layout,
             OpKind::Map,
-            any(OpKind::Transpose),
-            |m| {
-                let (map, args) = mapped(m)?;
-                let perm = args.iter().find_map(|a| find(m.classes, *a, |op, _| permutation(op)));
-                let perm = perm.ok_or("no transpose")?;
-                let mut back = vec![0; perm.len()];
-                perm.iter().enumerate().for_each(|(i, &p)| back[p] = i);
-                let below = |id: &Id| -> Option<Term> {
-                    let same = |op: &Op, args: &[Id]| (permutation(op)? == perm).then(|| Term::Class(args[0]));
-                    let repeated = |op: &Op, args: &[Id]| match op {
-                        Op::Broadcast(b) => Some(transposed_broadcast(m.classes, b, args[0], &back)),
-                        _ => None,
-                    };
-                    find(m.classes, *id, same).or_else(|| find(m.classes, *id, repeated))
-                };
-                let below: Vec<Term> = args.iter().map(below).collect::<Option<_>>().ok_or("another view")?;
-                Ok(Term::op(Transpose { perm }, [Term::op(map, below)]))
-            },
+            map_of_transposes,
         ),
-        Rule::custom(
+        variadic(
             "map-of-reshapes",
             "f(reshape a, reshape b) = reshape f(a, b) if a and b have one shape",
             Phase::Layout,
             OpKind::Map,
-            any(OpKind::Reshape),
-            |m| {
-                let (map, args) = mapped(m)?;
-                let shapes = |id: &Id| {
-                    let from = |(op, args): (Op, &[Id])| matches!(op, Op::Reshape(_)).then(|| args[0]);
-                    m.classes.ops(*id).filter_map(from).collect::<Vec<Id>>()
-                };
-                let candidates: Vec<Vec<Id>> = args.iter().map(shapes).collect();
-                let root = &m.root_ty().shape;
-                let fits = |first: &Id| -> Option<Vec<Term>> {
-                    let shape = &m.classes.ty(*first).shape;
-                    let same = |ids: &Vec<Id>| ids.iter().find(|id| m.classes.ty(**id).shape == *shape).copied();
-                    (shape != root).then_some(())?;
-                    candidates.iter().map(|ids| Some(Term::Class(same(ids)?))).collect()
-                };
-                let below = candidates[0].iter().find_map(fits).ok_or("different shapes")?;
-                Ok(Term::op(Reshape { shape: root.clone() }, [Term::op(map, below)]))
-            },
+            map_of_reshapes,
         ),
-        Rule::custom(
+        variadic(
             "map-of-broadcasts",
             "f(repeat a, repeat b) = repeat f(a, b): computed once, then repeated",
             Phase::Layout,
             OpKind::Map,
-            any(OpKind::Broadcast),
             map_of_broadcasts,
         ),
     ]
 }
 
+fn map_of_transposes(classes: Classes, _: Id, op: &Op, args: &[Id]) -> Result<Term, Refusal> {
+    let perm = args.iter().find_map(|a| find(classes, *a, |op, _| permutation(op)));
+    let perm = perm.ok_or("no transpose")?;
+    let mut back = vec![0; perm.len()];
+    perm.iter().enumerate().for_each(|(i, &p)| back[p] = i);
+    let below = |id: &Id| -> Option<Term> {
+        let same = |op: &Op, args: &[Id]| (permutation(op)? == perm).then(|| Term::Class(args[0]));
+        let repeated = |op: &Op, args: &[Id]| match op {
+            Op::Broadcast(b) => Some(transposed_broadcast(classes, b, args[0], &back)),
+            _ => None,
+        };
+        find(classes, *id, same).or_else(|| find(classes, *id, repeated))
+    };
+    let below: Vec<Term> = args.iter().map(below).collect::<Option<_>>().ok_or("another view")?;
+    Ok(Term::op(Transpose { perm }, [Term::op(op.clone(), below)]))
+}
+
+fn map_of_reshapes(classes: Classes, root: Id, op: &Op, args: &[Id]) -> Result<Term, Refusal> {
+    let shapes = |id: &Id| {
+        let from = |(op, args): (Op, &[Id])| matches!(op, Op::Reshape(_)).then(|| args[0]);
+        classes.ops(*id).filter_map(from).collect::<Vec<Id>>()
+    };
+    let candidates: Vec<Vec<Id>> = args.iter().map(shapes).collect();
+    let root = &classes.ty(root).shape;
+    let fits = |first: &Id| -> Option<Vec<Term>> {
+        let shape = &classes.ty(*first).shape;
+        let same = |ids: &Vec<Id>| ids.iter().find(|id| classes.ty(**id).shape == *shape).copied();
+        (shape != root).then_some(())?;
+        candidates.iter().map(|ids| Some(Term::Class(same(ids)?))).collect()
+    };
+    let below = candidates[0].iter().find_map(fits).ok_or("different shapes")?;
+    Ok(Term::op(Reshape { shape: root.clone() }, [Term::op(op.clone(), below)]))
+}
+
 /// Operands as the variables x0, x1 …
 fn numbered(args: &[Id]) -> Bindings {
     args.iter().enumerate().map(|(i, id)| (format!("x{i}"), *id)).collect()
-}
-
-/// The matched map, and its operands.
-fn mapped(m: &Match) -> Result<(Map, Vec<Id>), Refusal> {
-    let bound = m.all("x");
-    let found = find(m.classes, m.root, |op, args| match op {
-        Op::Map(map) if *args == bound[..] => Some((map.clone(), args.to_vec())),
-        _ => None,
-    });
-    found.ok_or_else(|| "the map is no longer there".into())
 }
 
 fn permutation(op: &Op) -> Option<Vec<usize>> {
@@ -225,22 +227,21 @@ fn transposed_broadcast(classes: Classes, b: &Broadcast, x: Id, perm: &[usize]) 
     Term::op(view, [Viewed::of(classes, x).transpose(&order).term])
 }
 
-fn map_of_broadcasts(m: &Match) -> Result<Term, Refusal> {
-    let (map, args) = mapped(m)?;
-    let sizes = m.root_ty().shape.sizes();
+fn map_of_broadcasts(classes: Classes, root: Id, op: &Op, args: &[Id]) -> Result<Term, Refusal> {
+    let sizes = classes.ty(root).shape.sizes();
     // Of each operand, the repetition of the smallest value.
     let smallest = |id: &Id| -> Option<(Broadcast, Id)> {
         let from = |(op, args): (Op, &[Id])| match op {
             Op::Broadcast(b) => Some((b, args[0])),
             _ => None,
         };
-        let elements = |(_, id): &(Broadcast, Id)| m.classes.ty(*id).elements();
-        m.classes.ops(*id).filter_map(from).min_by_key(elements)
+        let elements = |(_, id): &(Broadcast, Id)| classes.ty(*id).elements();
+        classes.ops(*id).filter_map(from).min_by_key(elements)
     };
     let views: Vec<(Broadcast, Id)> = args.iter().map(smallest).collect::<Option<_>>().ok_or("an operand is whole")?;
     // An axis that is repeated in all of them is repeated in the result.
     let varies = |(b, id): &(Broadcast, Id), axis: usize| {
-        let extents = m.classes.ty(*id).shape.sizes();
+        let extents = classes.ty(*id).shape.sizes();
         b.axes.iter().position(|&a| a == axis).is_some_and(|i| extents[i] == sizes[axis] && sizes[axis] != 1)
     };
     let kept: Vec<usize> = (0..sizes.len()).filter(|&a| views.iter().any(|v| varies(v, a))).collect();
@@ -253,10 +254,10 @@ fn map_of_broadcasts(m: &Match) -> Result<Term, Refusal> {
         let own: Vec<usize> = b.axes.iter().copied().filter(|&a| varies(v, a)).collect();
         let axes: Vec<usize> = own.iter().map(|a| kept.iter().position(|k| k == a).expect("kept")).collect();
         let extents: Vec<usize> = own.iter().map(|&a| sizes[a]).collect();
-        Viewed::of(m.classes, *id).reshape(&extents).broadcast(&small, &axes).term
+        Viewed::of(classes, *id).reshape(&extents).broadcast(&small, &axes).term
     };
     let below: Vec<Term> = views.iter().map(below).collect();
-    Ok(Term::op(Broadcast { shape: Shape::new(&sizes), axes: kept }, [Term::op(map, below)]))
+    Ok(Term::op(Broadcast { shape: Shape::new(&sizes), axes: kept }, [Term::op(op.clone(), below)]))
 }
 
 /// The bound map is a multiplication by a number, in f32.
@@ -330,7 +331,6 @@ fn moved() -> Vec<Rule> {
 
 /// Slices of concatenations, and concatenations of slices.
 fn concats() -> Vec<Rule> {
-    let all = |_: Classes, _: Id, _: &Op, args: &[Id]| vec![numbered(args)];
     vec![
         rule(
             "slice-of-concat",
@@ -362,38 +362,36 @@ fn concats() -> Vec<Rule> {
                 Err("more than one part".into())
             },
         ),
-        Rule::custom(
+        variadic(
             "concat-of-slices",
             "neighbouring slices put together again are one slice, or the whole",
             Phase::Layout,
             OpKind::Concat,
-            all,
-            |m| {
-                let axis = concat_axis(m)?;
-                let (x, slice) = run_of_slices(m.classes, &m.all("x"), axis)?;
-                let sizes = m.classes.ty(x).shape.sizes();
-                let whole = slice.start.iter().all(|&s| s == 0) && slice.end == sizes;
-                Ok(if whole { Term::Class(x) } else { Term::op(slice, [Term::Class(x)]) })
-            },
+            concat_of_slices,
         ),
-        Rule::custom(
+        variadic(
             "concat-of-heads",
             "equal neighbouring slices stacked along a new axis are a split of the sliced axis",
             Phase::Layout,
             OpKind::Concat,
-            all,
             concat_of_heads,
         ),
     ]
 }
 
-fn concat_axis(m: &Match) -> Result<usize, Refusal> {
-    let bound = m.all("x");
-    let found = find(m.classes, m.root, |op, args| match op {
-        Op::Concat(Concat { axis }) if *args == bound[..] => Some(*axis),
-        _ => None,
-    });
-    found.ok_or_else(|| "the concatenation is no longer there".into())
+/// The axis of a concatenation.
+pub(super) fn concat_axis(op: &Op) -> Result<usize, Refusal> {
+    match op {
+        Op::Concat(Concat { axis }) => Ok(*axis),
+        _ => Err("no concatenation".into()),
+    }
+}
+
+fn concat_of_slices(classes: Classes, _: Id, op: &Op, parts: &[Id]) -> Result<Term, Refusal> {
+    let (x, slice) = run_of_slices(classes, parts, concat_axis(op)?)?;
+    let sizes = classes.ty(x).shape.sizes();
+    let whole = slice.start.iter().all(|&s| s == 0) && slice.end == sizes;
+    Ok(if whole { Term::Class(x) } else { Term::op(slice, [Term::Class(x)]) })
 }
 
 /// The operand and the slice of it that classes are the parts of, along an axis, in order.
@@ -425,28 +423,28 @@ fn run_of_slices(classes: Classes, parts: &[Id], axis: usize) -> Result<(Id, Sli
     Err("not neighbouring slices of one value".into())
 }
 
-fn concat_of_heads(m: &Match) -> Result<Term, Refusal> {
-    let (axis, parts) = (concat_axis(m)?, m.all("x"));
-    let sizes = m.classes.ty(parts[0]).shape.sizes();
-    if sizes[axis] != 1 || parts.len() < 2 || parts.iter().any(|p| m.classes.ty(*p).shape.sizes() != sizes) {
+fn concat_of_heads(classes: Classes, root: Id, op: &Op, parts: &[Id]) -> Result<Term, Refusal> {
+    let axis = concat_axis(op)?;
+    let sizes = classes.ty(parts[0]).shape.sizes();
+    if sizes[axis] != 1 || parts.len() < 2 || parts.iter().any(|p| classes.ty(*p).shape.sizes() != sizes) {
         return Err("not stacked along a unit axis".into());
     }
     // Below the unit axes: slices of one value.
     let below = |id: &Id| -> Vec<Id> {
         let from = |(op, args): (Op, &[Id])| matches!(op, Op::Reshape(_)).then(|| args[0]);
-        m.classes.ops(*id).filter_map(from).collect()
+        classes.ops(*id).filter_map(from).collect()
     };
     let inner: Vec<Vec<Id>> = parts.iter().map(below).collect();
     for first in &inner[0] {
-        let from = &m.classes.ty(*first).shape;
-        let Some(places) = inserted(from, &m.classes.ty(parts[0]).shape).filter(|p| !p.contains(&axis)) else {
+        let from = &classes.ty(*first).shape;
+        let Some(places) = inserted(from, &classes.ty(parts[0]).shape).filter(|p| !p.contains(&axis)) else {
             continue;
         };
-        let same = |ids: &Vec<Id>| ids.iter().copied().find(|id| m.classes.ty(*id).shape == *from);
+        let same = |ids: &Vec<Id>| ids.iter().copied().find(|id| classes.ty(*id).shape == *from);
         let Some(ids) = inner.iter().map(same).collect::<Option<Vec<Id>>>() else { continue };
         for cut in 0..from.rank() {
-            let Ok((x, slice)) = run_of_slices(m.classes, &[&[*first], &ids[1..]].concat(), cut) else { continue };
-            let mut taken = Viewed::of(m.classes, x);
+            let Ok((x, slice)) = run_of_slices(classes, &[&[*first], &ids[1..]].concat(), cut) else { continue };
+            let mut taken = Viewed::of(classes, x);
             let whole: Vec<usize> = slice.start.iter().zip(&slice.end).map(|(s, e)| e - s).collect();
             if taken.sizes != whole {
                 taken = Viewed { term: Term::op(slice, [taken.term]), sizes: whole.clone() };
@@ -458,7 +456,7 @@ fn concat_of_heads(m: &Match) -> Result<Term, Refusal> {
             let at = places.iter().filter(|&&p| p < axis).count();
             let mut perm: Vec<usize> = (0..split.len()).filter(|&i| i != cut).collect();
             perm.insert(at, cut);
-            return Ok(taken.reshape(&split).transpose(&perm).reshape(&m.root_ty().shape.sizes()).term);
+            return Ok(taken.reshape(&split).transpose(&perm).reshape(&classes.ty(root).shape.sizes()).term);
         }
     }
     Err("not slices of one value".into())

@@ -91,14 +91,23 @@ pub fn hint(rule: &str) -> Hint {
         "variance-from-moments" => Hint { bodies: &[("f", MEANS)], ..NONE },
         "rms-norm" => Hint { bodies: &[("inv", MEANS), ("eps", OFFSETS)], ..NONE },
         "layer-norm" | "layer-norm-of-several-axes" => Hint { bodies: &[("inv", MEANS)], ..NONE },
-        "norm-scale" => {
-            const NORMS: Leaf = Leaf::Of(&["(layer_norm ?e ?v)", "(rms_norm ?e ?v)", "(group_norm ?g ?e ?v)"]);
-            Hint { leaves: &[("n", NORMS)], ..NONE }
-        }
-        "norm-bias" => {
-            const NORMS: Leaf = Leaf::Of(&["(layer_norm ?e ?v ?u)", "(group_norm ?g ?e ?v ?u)"]);
-            Hint { leaves: &[("n", NORMS)], ..NONE }
-        }
+        "norm-scale" => Hint {
+            patterns: &[
+                "(map {*} (layer_norm ?e ?v) (broadcast ?s ?r ?w))",
+                "(map {*} (broadcast ?s ?r ?w) (rms_norm ?e ?v))",
+                "(map {*} (group_norm ?g ?e ?v) (broadcast ?s ?r ?w))",
+            ],
+            operators_first: true,
+            ..NONE
+        },
+        "norm-bias" => Hint {
+            patterns: &[
+                "(map {+} (layer_norm ?e ?v ?u) (broadcast ?s ?r ?w))",
+                "(map {+} (group_norm ?g ?e ?v ?u) (broadcast ?s ?r ?w))",
+            ],
+            operators_first: true,
+            ..NONE
+        },
         "map-of-transposes" => Hint {
             patterns: &[
                 "(map {exp} (transpose ?p ?x))",
@@ -189,11 +198,14 @@ pub fn hint(rule: &str) -> Hint {
         "rounded-softmax" => {
             Hint { leaves: &[("x", NARROW)], bodies: &[("f", WIDEN), ("g", &["{x| f16(x)}"])], ..NONE }
         }
-        "rounded-norm" => {
-            const NORMS: Leaf =
-                Leaf::Of(&["(layer_norm ?e (map {x| f32(x)} ?v))", "(rms_norm ?e (map {x| f32(x)} ?v) ?u)"]);
-            Hint { leaves: &[("n", NORMS), ("v", NARROW)], bodies: &[("g", &["{x| f16(x)}"])], ..NONE }
-        }
+        "rounded-norm" => Hint {
+            patterns: &[
+                "(map {x| f16(x)} (layer_norm ?e (map {x| f32(x)} ?v)))",
+                "(map {x| f16(x)} (rms_norm ?e (map {x| f32(x)} ?v) ?u))",
+            ],
+            leaves: &[("v", NARROW)],
+            ..NONE
+        },
         "norm-of-widened-vectors" => Hint { leaves: &[("w", NARROW)], ..NONE },
         "sum-that-was-rounded" => Hint { narrow_results: true, ..NONE },
         "weights-that-were-rounded" => Hint { bodies: &[("f", &["{x| f16(x)}"])], ..NONE },
