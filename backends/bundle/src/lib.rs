@@ -23,6 +23,7 @@ mod dtype;
 mod error;
 mod header;
 pub mod manifest;
+pub mod selftest;
 mod write;
 
 pub use bundle::{Bundle, UNHASHED, WeightBytes};

@@ -23,6 +23,11 @@ pub mod text;
 pub mod tune;
 pub mod verify;
 
+/// Names of all kernel families.
+pub fn families() -> Vec<&'static str> {
+    selvedge_shaders::catalogue().iter().map(|family| family.name).collect()
+}
+
 pub use compile::{Compiled, Options, compile};
 pub use target::{Subgroups, Target};
 pub use tune::{Choices, Tunable};

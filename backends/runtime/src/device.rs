@@ -246,7 +246,8 @@ impl Gpu {
             | wgpu::Features::SUBGROUP_BARRIER
             | wgpu::Features::SHADER_F16
             | wgpu::Features::SHADER_INT64
-            | wgpu::Features::TIMESTAMP_QUERY;
+            | wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::PIPELINE_CACHE;
         let request = adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("selvedge"),
             required_features: adapter.features() & (used | experimental),
@@ -276,6 +277,19 @@ impl Gpu {
     /// What the device is and offers.
     pub fn facts(&self) -> &DeviceFacts {
         &self.facts
+    }
+
+    /// Loses the device, as a crash of the driver would. For tests of what follows.
+    pub fn destroy(&self) {
+        self.device.destroy();
+    }
+
+    /// The error itself, or that the device was lost, which may have caused it.
+    pub(crate) fn or_lost(&self, error: RuntimeError) -> RuntimeError {
+        match self.wait(None, "asking for the device") {
+            Err(lost @ RuntimeError::DeviceLost(_)) => lost,
+            Ok(()) | Err(_) => error,
+        }
     }
 
     /// The first error reported since the last check.

@@ -71,6 +71,18 @@ pub enum RuntimeError {
         /// What wgpu said.
         message: String,
     },
+    /// A kernel family does not work on this driver.
+    #[error(
+        "kernels of the family `{family}` fail their self-test on {device}: {problem}; use another device or driver, or --device host"
+    )]
+    SelfTest {
+        /// The family.
+        family: String,
+        /// The device and its driver.
+        device: String,
+        /// What was refused, or which element was wrong.
+        problem: String,
+    },
     /// Values that are infinite or no numbers.
     #[error("{stage}: `{value}` has {count} of {total} values that are not finite{}", culprit(first))]
     Sick {
@@ -96,6 +108,7 @@ impl RuntimeError {
             RuntimeError::NoAdapter
             | RuntimeError::OutOfMemory { .. }
             | RuntimeError::DeviceLost(_)
+            | RuntimeError::SelfTest { .. }
             | RuntimeError::Validation { .. } => ErrorKind::Device,
             RuntimeError::UnknownDevice { .. }
             | RuntimeError::Unsupported { .. }

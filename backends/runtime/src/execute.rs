@@ -5,6 +5,8 @@ use crate::host::{HostTensor, Tensors};
 use crate::load::Session;
 use selvedge_bundle::manifest::{Port, Region};
 use std::collections::BTreeSet;
+use std::ops::Range;
+use std::time::Instant;
 
 impl Session {
     /// Calls a function: uploads its inputs, runs it in one submit, and reads its outputs.
@@ -41,28 +43,52 @@ impl Session {
     /// Runs a function on what its regions hold, and waits.
     pub(crate) fn run_function(&self, index: usize) -> Result<(), RuntimeError> {
         let place = self.place(index);
-        let mut encoder = self.encoder(&self.plan.functions[index].name);
-        self.encode_function(&mut encoder, index);
+        let began = Instant::now();
+        let encoder = self.encoder(&self.plan.functions[index].name);
+        let encoder = self.encode_function(encoder, index, &place)?;
         let submission = self.gpu.submit(Some(encoder.finish()), &place)?;
-        self.gpu.wait(Some(submission), &place)
+        self.gpu.wait(Some(submission), &place)?;
+        self.pace.measured(&self.plan.functions[index].dispatches, began.elapsed().as_secs_f64() * 1e3);
+        Ok(())
     }
 
-    /// Records a function: one compute pass with its dispatches, then its copies.
-    pub(crate) fn encode_function(&self, encoder: &mut wgpu::CommandEncoder, index: usize) {
+    /// Records a function: one compute pass with its dispatches, then its copies. A function that should take longer than a
+    /// submit may is submitted in parts; the last stays in the encoder that is returned.
+    pub(crate) fn encode_function(
+        &self,
+        mut encoder: wgpu::CommandEncoder,
+        index: usize,
+        place: &str,
+    ) -> Result<wgpu::CommandEncoder, RuntimeError> {
         let function = &self.plan.functions[index];
-        if !function.dispatches.is_empty() {
-            let descriptor = wgpu::ComputePassDescriptor { label: Some(&function.name), timestamp_writes: None };
-            let mut pass = encoder.begin_compute_pass(&descriptor);
-            let mut current = None;
-            for (i, dispatch) in function.dispatches.iter().enumerate() {
-                if current != Some(dispatch.kernel) {
-                    pass.set_pipeline(self.pipeline(dispatch.kernel));
-                    current = Some(dispatch.kernel);
-                }
-                self.encode_dispatch(&mut pass, index, i);
+        for (k, part) in self.pace.parts(&function.dispatches).into_iter().enumerate() {
+            if k > 0 {
+                let next = self.encoder(&function.name);
+                self.gpu.submit(Some(std::mem::replace(&mut encoder, next).finish()), place)?;
             }
+            self.encode_part(&mut encoder, index, part);
         }
-        self.encode_copies(encoder, index);
+        self.encode_copies(&mut encoder, index);
+        Ok(encoder)
+    }
+
+    /// Records some dispatches of a function as one compute pass.
+    fn encode_part(&self, encoder: &mut wgpu::CommandEncoder, index: usize, part: Range<usize>) {
+        if part.is_empty() {
+            return;
+        }
+        let function = &self.plan.functions[index];
+        let descriptor = wgpu::ComputePassDescriptor { label: Some(&function.name), timestamp_writes: None };
+        let mut pass = encoder.begin_compute_pass(&descriptor);
+        let mut current = None;
+        for i in part {
+            let kernel = function.dispatches[i].kernel;
+            if current != Some(kernel) {
+                pass.set_pipeline(self.pipeline(kernel));
+                current = Some(kernel);
+            }
+            self.encode_dispatch(&mut pass, index, i);
+        }
     }
 
     /// Records a dispatch; its pipeline is set.

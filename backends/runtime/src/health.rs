@@ -140,7 +140,7 @@ impl Session {
             let mut encoder = self.encoder("replay");
             self.encode_rows(&mut encoder, schedule, request.steps.len(), step);
             if step < stop {
-                self.encode_function(&mut encoder, function);
+                encoder = self.encode_function(encoder, function, "replay")?;
             }
             let submission = self.gpu.submit(Some(encoder.finish()), "replay")?;
             self.gpu.wait(Some(submission), "replay")?;

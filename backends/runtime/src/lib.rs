@@ -18,15 +18,18 @@
 //! # }
 //! ```
 
+mod cache;
 mod device;
 mod error;
 mod execute;
 mod health;
 mod host;
 mod load;
+mod pace;
 mod pipelines;
 mod profile;
 mod run;
+mod selftest;
 mod transfer;
 mod trusted;
 
@@ -36,4 +39,5 @@ pub use health::{BadDispatch, Health};
 pub use host::{HostData, HostTensor, Tensors};
 pub use load::{LoadOptions, Memory, Progress, Session, Stage};
 pub use profile::{Bench, DispatchTime, Profile};
-pub use run::{RunRequest, RunResult, StepReport};
+pub use run::{Checkpoint, RunRequest, RunResult, StepReport};
+pub use selftest::self_test;

@@ -1,14 +1,16 @@
 //! Loading: requirements, buffers, weights, pipelines, bind groups, and what runs before the first run.
 
+use crate::cache::Cache;
 use crate::device::{DeviceFacts, Gpu, unmet};
 use crate::error::{Missing, RuntimeError};
+use crate::pace::Pace;
 use crate::pipelines::{Layouts, bind_groups, create_pipelines};
+use crate::run::Checkpoint;
 use crate::transfer::{Staging, Upload, new_buffer};
 use selvedge_bundle::manifest::{Kernel, Link, Manifest, Plan, Weight};
 use selvedge_bundle::{Bundle, WeightBytes};
 use std::borrow::Cow;
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 /// Gives the bytes of a weight that was left in its checkpoint, or says why it cannot.
 pub type Linked<'o> = &'o dyn Fn(&Weight, &Link) -> Result<Cow<'o, [u8]>, String>;
@@ -22,6 +24,11 @@ pub struct LoadOptions<'o> {
     pub warm_up: bool,
     /// Where linked weights come from; without it a bundle with links is an error.
     pub linked: Option<Linked<'o>>,
+    /// What [`Session::pipeline_cache`] gave in another process; bytes that do not fit this device are not used.
+    pub pipelines: Option<&'o [u8]>,
+    /// Longest that one submit should keep the device busy, in milliseconds: longer functions are split by estimate. 0 is the
+    /// default: half a second, since drivers of GPUs reset a device that does not answer for some two; none for CPUs.
+    pub submit_ms: f64,
 }
 
 /// What loading, or a run, is busy with.
@@ -72,6 +79,11 @@ pub struct Session {
     pub(crate) bounce: Option<wgpu::Buffer>,
     /// Table rows of the last run, kept for the next.
     pub(crate) tables: Option<wgpu::Buffer>,
+    pub(crate) cache: Cache,
+    /// How long dispatches take, for splitting submits.
+    pub(crate) pace: Pace,
+    /// Where a run can be resumed that lost its device.
+    pub(crate) held: Option<Checkpoint>,
 }
 
 impl std::fmt::Debug for Session {
@@ -108,10 +120,30 @@ impl Session {
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         let buffers = plan.buffers.iter().map(|buffer| new_buffer(gpu, &buffer.label, buffer.bytes, usage));
         let buffers = buffers.collect::<Result<Vec<_>, _>>()?;
-        upload_weights(gpu, bundle, plan, &buffers, options, progress)?;
         let layouts = Layouts::new(gpu, manifest)?;
-        let pipelines = create_pipelines(gpu, bundle, plan, &layouts, options.trusted, progress)?;
         let groups = bind_groups(gpu, plan, &layouts, &buffers)?;
+        let cache = Cache::new(gpu, options.pipelines)?;
+        let (trusted, warm_up) = (options.trusted, options.warm_up);
+        let (sender, receiver) = mpsc::channel();
+        // Weights and kernels at once: uploading waits for memory, drivers compile in threads of their own.
+        let (uploaded, pipelines) = std::thread::scope(|scope| {
+            let (groups, layouts, cache) = (&groups, &layouts, &cache);
+            let kernels = scope.spawn(move || {
+                let warm_up = warm_up.then_some(&groups[..]);
+                create_pipelines(gpu, bundle, plan, layouts, trusted, cache, warm_up, &mut |p| {
+                    // The other side listens as long as this thread runs.
+                    let _ = sender.send(p);
+                })
+            });
+            let uploaded = upload_weights(gpu, bundle, plan, &buffers, options, &mut |p| {
+                receiver.try_iter().for_each(&mut *progress);
+                progress(p);
+            });
+            receiver.iter().for_each(&mut *progress);
+            (uploaded, kernels.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        uploaded?;
+        let pipelines = pipelines?;
         let bounce = match Session::bounce_bytes(plan) {
             Some(bytes) => {
                 let usage = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
@@ -129,10 +161,10 @@ impl Session {
             staging: Staging::default(),
             bounce,
             tables: None,
+            cache,
+            pace: Pace::new(gpu.facts(), options.submit_ms),
+            held: None,
         };
-        if options.warm_up {
-            session.warm_up(progress)?;
-        }
         session.prepare()?;
         Ok(session)
     }
@@ -155,33 +187,13 @@ impl Session {
         }
     }
 
-    /// Runs each kernel once with one workgroup. What it writes is overwritten before it is read: nothing has run yet.
-    fn warm_up(&self, progress: &mut dyn FnMut(Progress)) -> Result<(), RuntimeError> {
-        let mut first: HashMap<u32, &wgpu::BindGroup> = HashMap::new();
-        let mut order = Vec::new();
-        for (function, groups) in self.plan.functions.iter().zip(&self.groups) {
-            for (dispatch, group) in function.dispatches.iter().zip(groups) {
-                if first.insert(dispatch.kernel, group).is_none() {
-                    order.push(dispatch.kernel);
-                }
-            }
-        }
-        let total = order.len() as u64;
-        for (done, kernel) in order.into_iter().enumerate() {
-            progress(Progress { stage: Stage::WarmUp, done: done as u64, total });
-            let name = &self.kernels[kernel as usize].name;
-            let mut encoder = self.encoder("warm-up");
-            {
-                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-                pass.set_pipeline(self.pipeline(kernel));
-                pass.set_bind_group(0, first[&kernel], &[]);
-                pass.dispatch_workgroups(1, 1, 1);
-            }
-            let submission = self.gpu.submit(Some(encoder.finish()), name)?;
-            self.gpu.wait(Some(submission), name)?;
-        }
-        progress(Progress { stage: Stage::WarmUp, done: total, total });
-        Ok(())
+    /// The driver's compiled pipelines, for [`LoadOptions::pipelines`]; `None` where wgpu cannot give them.
+    pub fn pipeline_cache(&self) -> Option<Vec<u8>> {
+        self.cache.bytes()
+    }
+    /// Why the bytes of [`LoadOptions::pipelines`] were not used, if they were not.
+    pub fn pipeline_cache_ignored(&self) -> Option<&str> {
+        self.cache.ignored.as_deref()
     }
 
     /// The pipeline of a kernel that a dispatch of this plan uses.

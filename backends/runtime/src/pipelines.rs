@@ -1,5 +1,6 @@
 //! Pipelines and bind groups: made once, at load.
 
+use crate::cache::Cache;
 use crate::device::Gpu;
 use crate::error::RuntimeError;
 use crate::load::{Progress, Stage};
@@ -59,12 +60,19 @@ fn layout_entry(binding: u32, access: Access) -> wgpu::BindGroupLayoutEntry {
 }
 
 /// Creates the pipelines of the kernels that the plan uses, on all cores. Kernels of equal text share one.
+///
+/// With bind groups (for each function, those of its dispatches) each kernel is also run once with one workgroup as soon as
+/// it is there, for drivers that compile at the first dispatch. What it writes is overwritten before it is read, since
+/// nothing has run yet; what it reads as an index is 0, or a weight, and so within bounds.
+#[allow(clippy::too_many_arguments)]
 pub(crate) fn create_pipelines(
     gpu: &Gpu,
     bundle: &Bundle<'_>,
     plan: &Plan,
     layouts: &Layouts,
     trusted: bool,
+    cache: &Cache,
+    warm_up: Option<&[Vec<wgpu::BindGroup>]>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<Option<wgpu::ComputePipeline>>, RuntimeError> {
     let kernels = &bundle.manifest().kernels;
@@ -91,8 +99,14 @@ pub(crate) fn create_pipelines(
             scope.spawn(move || {
                 while let Some(kernel) = distinct.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let source = bundle.kernel(*kernel).expect("a bundle has a text for each kernel");
-                    let pipeline =
-                        create_pipeline(gpu, &kernels[*kernel].name, source, &layouts.of(*kernel as u32).1, trusted);
+                    let pipeline = create_pipeline(
+                        gpu,
+                        &kernels[*kernel].name,
+                        source,
+                        &layouts.of(*kernel as u32).1,
+                        trusted,
+                        cache,
+                    );
                     if sender.send((*kernel, pipeline)).is_err() {
                         return; // another kernel failed: nobody listens any more
                     }
@@ -102,8 +116,13 @@ pub(crate) fn create_pipelines(
         drop(sender);
         for (done, (kernel, pipeline)) in receiver.iter().enumerate() {
             let position = distinct.iter().position(|k| *k == kernel).expect("threads only take distinct kernels");
-            made[position] = Some(pipeline?);
+            let pipeline = pipeline?;
             progress(Progress { stage: Stage::Pipelines, done: done as u64 + 1, total });
+            if let Some(group) = warm_up.and_then(|groups| group_of(plan, groups, kernel)) {
+                run_once(gpu, &kernels[kernel].name, &pipeline, group)?;
+                progress(Progress { stage: Stage::WarmUp, done: done as u64 + 1, total });
+            }
+            made[position] = Some(pipeline);
         }
         Ok::<(), RuntimeError>(())
     })?;
@@ -120,6 +139,7 @@ fn create_pipeline(
     source: &str,
     layout: &wgpu::PipelineLayout,
     trusted: bool,
+    cache: &Cache,
 ) -> Result<wgpu::ComputePipeline, RuntimeError> {
     gpu.scoped(&format!("kernel `{name}`"), 0, || {
         let descriptor =
@@ -139,9 +159,33 @@ fn create_pipeline(
                 zero_initialize_workgroup_memory: false,
                 ..Default::default()
             },
-            cache: None,
+            cache: cache.get(),
         })
     })
+}
+
+/// The bind group of the first dispatch of a kernel.
+fn group_of<'g>(plan: &Plan, groups: &'g [Vec<wgpu::BindGroup>], kernel: usize) -> Option<&'g wgpu::BindGroup> {
+    let mut all = plan.functions.iter().zip(groups).flat_map(|(f, groups)| f.dispatches.iter().zip(groups));
+    all.find(|(dispatch, _)| dispatch.kernel as usize == kernel).map(|(_, group)| group)
+}
+
+/// Dispatches one workgroup and waits.
+fn run_once(
+    gpu: &Gpu,
+    name: &str,
+    pipeline: &wgpu::ComputePipeline,
+    group: &wgpu::BindGroup,
+) -> Result<(), RuntimeError> {
+    let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("warm-up") });
+    {
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        pass.set_pipeline(pipeline);
+        pass.set_bind_group(0, group, &[]);
+        pass.dispatch_workgroups(1, 1, 1);
+    }
+    let submission = gpu.submit(Some(encoder.finish()), name)?;
+    gpu.wait(Some(submission), name)
 }
 
 /// One bind group for each distinct (layout, regions); dispatches share them.

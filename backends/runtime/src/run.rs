@@ -27,7 +27,25 @@ pub struct RunRequest {
     pub health: Health,
     /// Run again, dispatch by dispatch, to name the origin of such values.
     pub locate: bool,
+    /// Goes on from here instead of from the first step.
+    pub resume: Option<Checkpoint>,
 }
+
+/// A run after some of its steps, on the host: what [`Session::checkpoint`] gives when a device was lost.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Checkpoint {
+    /// The step to run next, from 0.
+    pub step: usize,
+    /// The carried values.
+    pub carry: Tensors,
+    /// The state variables.
+    pub states: Tensors,
+    /// What was traced of the steps before.
+    pub trace: Vec<Tensors>,
+}
+
+/// Bytes of state variables up to which they are held on the host after each step; a run with more starts anew.
+const HELD: u64 = 64 << 20;
 
 impl Default for RunRequest {
     /// Nothing given; every step is watched.
@@ -39,6 +57,7 @@ impl Default for RunRequest {
             trace: Vec::new(),
             health: Health::EachStep,
             locate: true,
+            resume: None,
         }
     }
 }
@@ -75,6 +94,8 @@ struct Watch {
     ports: Vec<Port>,
     /// How many of the first are traced; the others are only checked.
     traced: usize,
+    /// State variables, if they are held; they come last.
+    states: Vec<Port>,
     bytes: u64,
 }
 
@@ -85,27 +106,56 @@ impl Session {
     ///
     /// # Errors
     /// A plan without a schedule, inputs or tables that do not fit, device trouble, or values that are not finite
-    /// ([`RuntimeError::Sick`]).
+    /// ([`RuntimeError::Sick`]). After [`RuntimeError::DeviceLost`], [`Session::checkpoint`] says where to go on with another
+    /// session.
     pub fn run(
         &mut self,
         request: &RunRequest,
         on_step: &mut dyn FnMut(StepReport<'_>),
     ) -> Result<RunResult, RuntimeError> {
         let schedule = self.schedule_for(request)?;
-        self.begin(&schedule, request)?;
-        if let Some(name) = &schedule.condition {
-            self.run_function(self.function_index(name)?)?;
-        }
-        let mut trace = Vec::new();
-        let sick = self.step_all(&schedule, request, &mut trace, on_step);
-        let sick = sick.and_then(|()| self.finish(&schedule, request));
-        match sick {
+        self.held = request.resume.clone();
+        let mut trace = request.resume.as_ref().map_or(Vec::new(), |held| held.trace.clone());
+        match self.stages(&schedule, request, &mut trace, on_step).map_err(|e| self.gpu.or_lost(e)) {
             Ok(outputs) => Ok(RunResult { outputs, trace }),
+            Err(lost @ RuntimeError::DeviceLost(_)) => {
+                if let Some(held) = &mut self.held {
+                    trace.truncate(held.step);
+                    held.trace = trace;
+                }
+                Err(lost)
+            }
             Err(RuntimeError::Sick { stage, step, value, count, total, first: None }) if request.locate => {
                 self.explain(&schedule, request, RuntimeError::Sick { stage, step, value, count, total, first: None })
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// After a run that lost its device: the last step that reached the host, if one did, as [`RunRequest::resume`] of
+    /// another session.
+    pub fn checkpoint(&self) -> Option<&Checkpoint> {
+        self.held.as_ref()
+    }
+
+    /// From the inputs to the outputs.
+    fn stages(
+        &mut self,
+        schedule: &PlanSchedule,
+        request: &RunRequest,
+        trace: &mut Vec<Tensors>,
+        on_step: &mut dyn FnMut(StepReport<'_>),
+    ) -> Result<Tensors, RuntimeError> {
+        self.begin(schedule, request)?;
+        if let Some(name) = &schedule.condition {
+            self.run_function(self.function_index(name)?)?;
+        }
+        if let Some(held) = &request.resume {
+            self.write_inputs(&schedule.carry.iter().collect::<Vec<_>>(), &held.carry)?;
+            self.write_inputs(&schedule.states.iter().collect::<Vec<_>>(), &held.states)?;
+        }
+        self.step_all(schedule, request, trace, on_step)?;
+        self.finish(schedule, request)
     }
 
     /// Names the step and the first dispatch of a sick run, as far as another run shows them.
@@ -229,7 +279,8 @@ impl Session {
             schedule.steps.iter().map(|name| self.function_index(name)).collect::<Result<_, _>>()?;
         let mut flights: VecDeque<Flight> = VecDeque::new();
         let mut outcome = Ok(());
-        for (step, choice) in request.steps.iter().enumerate() {
+        let first = request.resume.as_ref().map_or(0, |held| held.step);
+        for (step, choice) in request.steps.iter().enumerate().skip(first) {
             if flights.len() == IN_FLIGHT
                 && let Some(flight) = flights.pop_front()
             {
@@ -241,10 +292,10 @@ impl Session {
             let place = format!("step {} of {}", step + 1, request.steps.len());
             let mut encoder = self.encoder(&place);
             self.encode_rows(&mut encoder, schedule, request.steps.len(), step);
-            self.encode_function(&mut encoder, functions[*choice as usize]);
+            encoder = self.encode_function(encoder, functions[*choice as usize], &place)?;
             let staging = if watch.bytes > 0 { Some(self.staging.take(&self.gpu, watch.bytes)?) } else { None };
             if let Some(staging) = &staging {
-                let regions = watch.ports.iter().flat_map(|port| &port.regions);
+                let regions = watch.ports.iter().chain(&watch.states).flat_map(|port| &port.regions);
                 self.encode_readback(&mut encoder, regions, staging);
             }
             let submission = self.gpu.submit(Some(encoder.finish()), &place)?;
@@ -280,15 +331,22 @@ impl Session {
             Some(reading) => self.staging.finish(&self.gpu, reading)?,
             None => Vec::new(),
         };
+        let length =
+            |ports: &[Port]| ports.iter().flat_map(|p| &p.regions).map(|r| r.bytes as usize / 4).sum::<usize>();
+        let (words, states) = words.split_at(length(&watch.ports));
+        let values = split_ports(&watch.ports, words);
         if request.health == Health::EachStep {
             let name = &schedule.steps[request.steps[flight.step] as usize];
-            let values = split_ports(&watch.ports, &words);
             let carried = schedule.carry.iter().filter_map(|port| Some((&port.name, values.get(&port.name)?)));
             check_finite(carried, &format!("{stage} (`{name}`)"), Some(flight.step))?;
         }
+        if request.health == Health::EachStep && watch.states.len() == schedule.states.len() {
+            let carry = schedule.carry.iter().map(|port| (port.name.clone(), values[&port.name].clone())).collect();
+            let states = split_ports(&watch.states, states);
+            self.held = Some(Checkpoint { step: flight.step + 1, carry, states, trace: Vec::new() });
+        }
         let traced = &watch.ports[..watch.traced];
-        let length: u64 = traced.iter().flat_map(|p| &p.regions).map(|r| r.bytes / 4).sum();
-        let values = split_ports(traced, &words[..length as usize]);
+        let values = split_ports(traced, &words[..length(traced)]);
         on_step(StepReport { step: flight.step, total, trace: &values });
         if watch.traced > 0 {
             trace.push(values);
@@ -346,6 +404,9 @@ fn watch(schedule: &PlanSchedule, request: &RunRequest) -> Watch {
             }
         }
     }
-    let bytes = ports.iter().flat_map(|p| &p.regions).map(|r| r.bytes).sum();
-    Watch { ports, traced, bytes }
+    let bytes = |ports: &[Port]| ports.iter().flat_map(|p| &p.regions).map(|r| r.bytes).sum::<u64>();
+    let hold = request.health == Health::EachStep && bytes(&schedule.states) <= HELD;
+    let states = if hold { schedule.states.clone() } else { Vec::new() };
+    let bytes = bytes(&ports) + bytes(&states);
+    Watch { ports, traced, states, bytes }
 }

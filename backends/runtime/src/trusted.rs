@@ -1,7 +1,7 @@
-//! The one unsafe page: shader modules without bounds checks, and experimental features.
+//! The one unsafe page: shader modules without bounds checks, experimental features, and pipeline caches from bytes.
 #![allow(unsafe_code)]
 
-use wgpu::{Device, ShaderModule, ShaderModuleDescriptor, ShaderRuntimeChecks};
+use wgpu::{Device, PipelineCache, PipelineCacheDescriptor, ShaderModule, ShaderModuleDescriptor, ShaderRuntimeChecks};
 
 /// The token with which wgpu enables experimental features.
 ///
@@ -22,4 +22,13 @@ pub(crate) fn create_module(device: &Device, descriptor: ShaderModuleDescriptor<
     checks.force_loop_bounding = false;
     // SAFETY: the caller vouches that the kernel stays within its bindings and that its loops end.
     unsafe { device.create_shader_module_trusted(descriptor, checks) }
+}
+
+/// A pipeline cache that starts with `data`, or an empty one; the device has `PIPELINE_CACHE`. Data of another adapter, driver
+/// or wgpu is an error of wgpu (`data` is `Some`).
+///
+/// `data` came from [`PipelineCache::get_data`] and was not changed since: [`crate::cache`] holds a hash beside it.
+pub(crate) fn create_pipeline_cache(device: &Device, data: Option<&[u8]>) -> PipelineCache {
+    // SAFETY: the bytes are those that a cache gave; wgpu checks adapter and versions, the caller the hash.
+    unsafe { device.create_pipeline_cache(&PipelineCacheDescriptor { label: None, data, fallback: false }) }
 }

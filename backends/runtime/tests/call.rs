@@ -82,7 +82,7 @@ fn trusted_and_warmed_up_kernels_give_the_same() {
     let program = saxpy();
     let bytes = program.bundle().to_bytes().unwrap();
     let bundle = selvedge_bundle::read(&bytes).unwrap();
-    let options = LoadOptions { trusted: true, warm_up: true, linked: None };
+    let options = LoadOptions { trusted: true, warm_up: true, ..LoadOptions::default() };
     let mut seen: Vec<Progress> = Vec::new();
     let mut session = Session::load(&gpu(), &bundle, 0, &options, &mut |p| seen.push(p)).unwrap();
     assert_eq!(session.call("forward", &saxpy_inputs()).unwrap(), saxpy_expected());

@@ -5,7 +5,7 @@ mod common;
 use common::*;
 use selvedge_bundle::manifest::Access::ReadWrite;
 use selvedge_bundle::manifest::{Copy, PlanSchedule};
-use selvedge_runtime::{ErrorKind, Health, HostTensor, RunRequest, RuntimeError, Session};
+use selvedge_runtime::{ErrorKind, Health, HostTensor, LoadOptions, RunRequest, RuntimeError, Session};
 
 /// A sampling program in small, all tensors of 4 floats but the table's rows (2 × 4):
 ///
@@ -210,4 +210,62 @@ fn the_first_bad_dispatch_of_a_call_is_found() {
     assert_eq!((found.index, found.label.as_str()), (0, "%noise"));
     inputs.insert("x".to_string(), f([1.0; 4]));
     assert_eq!(session.first_bad_dispatch("step", &inputs).unwrap(), None);
+}
+
+#[test]
+fn a_run_that_loses_its_device_goes_on_from_the_last_step_held() {
+    let steps = [0, 1, 0, 0, 1];
+    let whole = program().load().unwrap().run(&request(&steps), &mut |_| {}).unwrap();
+    for lost_after in 0..steps.len() {
+        let mut session = program().load().unwrap();
+        let gpu = session.gpu().clone();
+        let mut seen = Vec::new();
+        let error = session.run(&request(&steps), &mut |report| {
+            seen.push(report.step);
+            if report.step == lost_after {
+                gpu.destroy();
+            }
+        });
+        let error = error.expect_err("the device is gone before the outputs are read");
+        assert!(matches!(error, RuntimeError::DeviceLost(_)), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Device);
+        let held = session.checkpoint().expect("a step was held").clone();
+        assert!(held.step > lost_after && held.step <= steps.len(), "{} after {lost_after}", held.step);
+        // A fresh device, and the rest of the steps.
+        let mut fresh = program().load().unwrap();
+        let rest = RunRequest { resume: Some(held.clone()), ..request(&steps) };
+        let resumed = fresh.run(&rest, &mut |report| seen.push(report.step)).unwrap();
+        assert_eq!(resumed, whole, "lost after step {lost_after}");
+        assert_eq!(seen, (0..steps.len()).collect::<Vec<_>>(), "each step is reported once");
+        assert_eq!(fresh.run(&request(&steps), &mut |_| {}).unwrap(), whole, "the next run starts anew");
+    }
+}
+
+#[test]
+fn functions_may_be_submitted_in_parts() {
+    let steps = [0, 1, 0];
+    let whole = program().load().unwrap().run(&request(&steps), &mut |_| {}).unwrap();
+    // Every dispatch is longer than that.
+    let options = LoadOptions { submit_ms: 1e-9, ..LoadOptions::default() };
+    let parts = program().load_with(&options).unwrap().run(&request(&steps), &mut |_| {}).unwrap();
+    assert_eq!(parts, whole);
+}
+
+#[test]
+fn compiled_pipelines_can_be_kept_and_bytes_that_do_not_fit_are_not_used() {
+    let program = program();
+    let session = program.load().unwrap();
+    let bytes = session.pipeline_cache().expect("Vulkan can keep pipelines");
+    let with = |bytes: &[u8]| {
+        let options = LoadOptions { pipelines: Some(bytes), warm_up: true, ..LoadOptions::default() };
+        let mut session = program.load_with(&options).unwrap();
+        session.run(&request(&[0, 1]), &mut |_| {}).unwrap();
+        session.pipeline_cache_ignored().map(str::to_string)
+    };
+    assert_eq!(with(&bytes), None);
+    let mut changed = bytes.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    assert!(with(&changed).is_some_and(|why| why.contains("changed")));
+    assert!(with(&bytes[..10]).is_some_and(|why| why.contains("cut off")));
+    assert!(with(&[selvedge_bundle::hash(b"x").as_bytes(), b"x"].concat()).is_some(), "no data of wgpu's");
 }

@@ -1,6 +1,6 @@
 //! `selvedge bench`: how fast a model, or a preset with random weights, runs.
 
-use crate::common::{DeviceArg, OptimizerArg, Size, TrustArg, bytes, device, out};
+use crate::common::{DeviceArg, OptimizerArg, Size, TrustArg, TuneArg, bytes, device, out};
 use crate::picture::Output;
 use crate::progress::Bars;
 use crate::{Error, Outcome};
@@ -42,6 +42,8 @@ pub struct Args {
     #[command(flatten)]
     device: DeviceArg,
     #[command(flatten)]
+    tune: TuneArg,
+    #[command(flatten)]
     trust: TrustArg,
     /// Also time each kernel on an adapter: time, GFLOP/s, GB/s, and the share of the device's measured ceilings.
     #[arg(long)]
@@ -71,7 +73,7 @@ pub fn run(args: &Args, started: Instant) -> Result<Outcome, Error> {
     };
     bench::check(&request)?;
     let trace = args.trace.as_deref().map(Output::new).transpose()?;
-    let device = device(&args.device)?;
+    let device = device(&args.device)?.tuned(args.tune.tune);
     let bars = Bars::default();
     let report = bench::bench(&request, &device, &mut |event| bars.event(&event))?;
     drop(bars);
@@ -101,6 +103,9 @@ pub fn run(args: &Args, started: Instant) -> Result<Outcome, Error> {
     }
     for (stage, ms) in &report.compile_ms {
         out!("{ms:>10.1} ms  {stage}");
+    }
+    for line in report.tuned.iter().flat_map(|t| t.lines()) {
+        out!("{line}");
     }
     for line in report.table.iter().flat_map(|t| t.lines()) {
         out!("{line}");

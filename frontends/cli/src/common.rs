@@ -3,6 +3,7 @@
 use clap::Args;
 use selvedge::compile::{Optimizer, Settings};
 use selvedge::ir::DType;
+use selvedge::tune::Level;
 use selvedge::{Diagnostic, Error};
 
 pub use selvedge::explain::bytes;
@@ -47,6 +48,19 @@ impl OptimizerArg {
     pub fn settings(&self) -> Settings {
         Settings { optimizer: self.optimizer, dtype: self.dtype }
     }
+}
+
+/// How kernels are chosen.
+#[derive(Args, Clone, Debug)]
+pub struct TuneArg {
+    /// Measure candidates of the kernels on the device and keep the winners in the cache ($SELVEDGE_CACHE, or the platform's
+    /// folder): quick or full; off uses the defaults and ignores the cache. Without it winners of the cache are used.
+    #[arg(long, value_name = "off|quick|full", value_parser = level)]
+    pub tune: Option<Level>,
+}
+
+fn level(text: &str) -> Result<Level, String> {
+    text.parse().map_err(|_| format!("`{text}` is none of off, quick, full"))
 }
 
 /// Whom to believe.

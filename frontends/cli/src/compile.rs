@@ -1,10 +1,12 @@
 //! `selvedge compile`: a model as one file.
 
-use crate::common::{OptimizerArg, Size, bytes, out, wrong};
+use crate::common::{OptimizerArg, Size, TuneArg, bytes, out, wrong};
 use crate::picture::Output;
+use crate::progress::Bars;
 use crate::{Error, Outcome};
 use selvedge::compile::Options;
 use selvedge::open::Opened;
+use selvedge::tune::{self, Level};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -35,6 +37,8 @@ pub struct Args {
     /// Write every stage as text into this folder.
     #[arg(long, value_name = "DIR")]
     dump: Option<PathBuf>,
+    #[command(flatten)]
+    tune: TuneArg,
     /// Print one JSON object on stdout.
     #[arg(long)]
     json: bool,
@@ -46,10 +50,25 @@ pub fn run(args: &Args) -> Result<Outcome, Error> {
     }
     let output = Output::new(&args.output)?;
     let target = selvedge::target::parse(&args.target)?;
+    let gpu = match args.tune.tune {
+        None | Some(Level::Off) => None,
+        Some(_) if args.target != "this" => {
+            let message = format!("kernels cannot be measured for target `{}`", args.target);
+            return Err(wrong("tune", message, "--tune quick|full goes with --target this"));
+        }
+        Some(_) => Some(selvedge::gpu::Gpu::open(None)?),
+    };
     let source = Opened::open(&args.model)?.source(args.batch, args.sampler.as_deref())?;
     crate::generate::check_size(source.info(), args.size)?;
     let options = Options { target, dump: args.dump.clone(), settings: args.optimizer.settings() };
     let mut compiled = source.compile(&options)?;
+    if let Some(gpu) = gpu {
+        let bars = Bars::default();
+        let (tuned, found) = tune::tune(&gpu, compiled, args.tune.tune.unwrap_or(Level::Off), &mut |e| bars.event(&e))?;
+        drop(bars);
+        found.lines().iter().for_each(|line| eprintln!("{line}"));
+        compiled = tuned;
+    }
     if args.link_weights {
         compiled.link_weights(args.output.parent().unwrap_or(&args.output))?;
     }

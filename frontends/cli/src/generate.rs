@@ -1,6 +1,6 @@
 //! `selvedge generate`: pictures from a model.
 
-use crate::common::{DeviceArg, OptimizerArg, Size, TrustArg, bytes, device, out, wrong};
+use crate::common::{DeviceArg, OptimizerArg, Size, TrustArg, TuneArg, bytes, device, out, wrong};
 use crate::picture::{Output, grid, png};
 use crate::progress::Bars;
 use crate::{Error, Outcome};
@@ -62,6 +62,8 @@ pub struct OrderArgs {
     #[command(flatten)]
     pub device: DeviceArg,
     #[command(flatten)]
+    pub tune: TuneArg,
+    #[command(flatten)]
     pub trust: TrustArg,
     /// Print one JSON object about the run on stdout.
     #[arg(long)]
@@ -91,7 +93,7 @@ pub fn generate(model: &str, args: &OrderArgs, sampler: Option<&str>, settings: 
     let order =
         Order { count, labels: args.label.clone(), seed: args.seed, steps: args.steps, guidance_scale: args.guidance };
     sample::plan(&info, &order)?;
-    let device = device(&args.device)?;
+    let device = device(&args.device)?.tuned(args.tune.tune);
 
     let started = Instant::now();
     let bars = Bars::default();

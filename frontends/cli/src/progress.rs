@@ -16,10 +16,22 @@ impl Bars {
     pub fn event(&self, event: &Event) {
         match *event {
             Event::Peak(_) => {}
+            Event::Note(ref note) => self.note(note),
             Event::Upload { done, total } => self.set("weights", done, total),
             Event::Pipelines { done, total } => self.set("pipelines", done, total),
             Event::WarmUp { done, total } => self.set("warm-up", done, total),
+            Event::Tune { done, total } => self.set("tuning", done, total),
             Event::Steps { done, total } => self.set("steps", done, total),
+        }
+    }
+
+    /// A line that stays, above the bars.
+    fn note(&self, note: &str) {
+        let current = self.current.borrow();
+        let say = || eprintln!("note: {note}");
+        match current.as_ref() {
+            Some((_, bar)) => bar.suspend(say),
+            None => say(),
         }
     }
 

@@ -3,16 +3,18 @@
 use crate::device::Device;
 use crate::dump::Dump;
 use crate::error::Error;
-use crate::event::Observer;
+use crate::event::{Event, Observer};
 use crate::explain;
-use crate::gpu::GpuSession;
 use crate::link;
+use crate::selftest;
 use crate::session::Session;
 use crate::target::Target;
+use crate::tune;
 use crate::weights::{Weights, bundle_bytes};
 use rayon::prelude::*;
 use selvedge_bundle::manifest::{Manifest, Weight};
 use selvedge_bundle::{Bundle, BundleError, UNHASHED};
+use selvedge_codegen::{Choices, Tunable};
 use selvedge_ir::{DType, Diagnostic, Module, TensorType};
 use selvedge_passes::saturate::Rates;
 use selvedge_passes::{Pass, Specialize, StoreWeights};
@@ -63,6 +65,9 @@ pub struct Compiled {
     weights: Weights,
     stages: Vec<(String, Duration)>,
     notes: Notes,
+    tunables: BTreeMap<String, Tunable>,
+    target: Target,
+    unfused: bool,
 }
 
 /// What compiling took and gave.
@@ -105,6 +110,46 @@ impl Compiled {
     /// The module that the kernels compute.
     pub fn module(&self) -> &Module {
         &self.module
+    }
+    /// Units that could be computed in several ways, by key.
+    pub fn tunables(&self) -> &BTreeMap<String, Tunable> {
+        &self.tunables
+    }
+    /// The same program with other kernels, by the keys of units; units without a choice have the default.
+    ///
+    /// # Errors
+    /// A choice with which it does not compile.
+    pub fn again(&self, choices: &Choices) -> Result<Compiled, Error> {
+        let (size, unfused, choices) = (size(&self.manifest.pipeline), self.unfused, choices.clone());
+        let options = selvedge_codegen::Options { size, unfused, choices };
+        let lowered = selvedge_codegen::compile(&self.module, &self.target, &options).map_err(refused)?;
+        let mut manifest = lowered.manifest;
+        manifest.pipeline = self.manifest.pipeline.clone();
+        for weight in &mut manifest.weights {
+            if let Some(known) = self.manifest.weights.iter().find(|w| w.name == weight.name) {
+                (weight.hash, weight.link) = (known.hash.clone(), known.link.clone());
+            }
+        }
+        Ok(Compiled {
+            manifest,
+            kernels: lowered.kernels,
+            constants: lowered.constants,
+            module: self.module.clone(),
+            weights: self.weights.clone(),
+            stages: self.stages.clone(),
+            notes: self.notes.clone(),
+            tunables: lowered.tunables,
+            target: self.target.clone(),
+            unfused: self.unfused,
+        })
+    }
+    /// Self-tests of the kernel families of the plan; see [`crate::selftest`].
+    ///
+    /// # Errors
+    /// A fault of the compiler.
+    pub fn self_tests(&self) -> Result<BTreeMap<String, Vec<u8>>, Error> {
+        let families = self.manifest.kernels.iter().map(|k| k.name.clone()).collect();
+        selftest::vectors(&self.target, &families)
     }
     /// What compiling took and gave.
     pub fn report(&self) -> Report {
@@ -156,7 +201,9 @@ impl Compiled {
             Ok(())
         };
         manifest.weights.par_iter_mut().filter(|w| w.hash.is_empty()).try_for_each(hash)?;
-        self.with_manifest(manifest)
+        let mut bundle = self.with_manifest(manifest)?;
+        self.self_tests()?.into_iter().for_each(|(family, bytes)| bundle.add_selftest(&family, bytes));
+        Ok(bundle)
     }
     fn with_manifest(&self, manifest: Manifest) -> Result<Bundle<'_>, Error> {
         let names = self.manifest.weights.iter().map(|w| w.name.as_str()).zip(0u32..);
@@ -226,7 +273,18 @@ pub fn compile(module: Module, weights: Weights, pipeline: Value, options: &Opti
     manifest.weights.iter().filter(|w| w.hash.is_empty()).try_for_each(|w| declared(&module, &w.name).map(|_| ()))?;
     dump.stage("plan.txt", || explain::text(&manifest, None, true))?;
     dump.kernels(manifest.kernels.iter().zip(&lowered.kernels).map(|(k, text)| (k.name.as_str(), text.as_str())))?;
-    Ok(Compiled { manifest, kernels: lowered.kernels, constants: lowered.constants, module, weights, stages, notes })
+    Ok(Compiled {
+        manifest,
+        kernels: lowered.kernels,
+        constants: lowered.constants,
+        module,
+        weights,
+        stages,
+        notes,
+        tunables: lowered.tunables,
+        target: options.target.clone(),
+        unfused,
+    })
 }
 
 fn declared<'m>(module: &'m Module, name: &str) -> Result<&'m TensorType, Error> {
@@ -293,7 +351,11 @@ pub fn session_with(
         Device::Gpu(gpu) => {
             let options = Options { settings: settings.clone(), ..Options::new(gpu.target()) };
             let compiled = compile(module, weights, pipeline, &options)?;
-            Ok(Session::gpu(GpuSession::load(gpu, &compiled.bundle()?, &Default::default(), true, events)?))
+            let ready = tune::ready(gpu, compiled, events)?;
+            if ready.report.measured > 0 {
+                events(Event::Note(ready.report.lines().join("\n")));
+            }
+            Ok(Session::gpu(ready.session))
         }
     }
 }

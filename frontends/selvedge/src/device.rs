@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::gpu::{self, Gpu};
+use crate::tune::Level;
 use selvedge_codegen::target::Target;
 use serde_json::{Value, json};
 use std::str::FromStr;
@@ -63,6 +64,13 @@ impl Device {
                 }
                 Ok(Device::Gpu(Box::new(Gpu::open(None)?)))
             }
+        }
+    }
+    /// The same with another level of tuning; see [`Gpu::tuned`]. The host has nothing to tune.
+    pub fn tuned(self, level: Option<Level>) -> Device {
+        match self {
+            Device::Host => Device::Host,
+            Device::Gpu(gpu) => Device::Gpu(Box::new(gpu.tuned(level))),
         }
     }
     /// The device's name.

@@ -26,6 +26,15 @@ pub enum Event {
         /// Of.
         total: u64,
     },
+    /// Rounds of measuring candidates of kernels.
+    Tune {
+        /// So far.
+        done: u64,
+        /// Of.
+        total: u64,
+    },
+    /// Something that went another way than expected, in a sentence for people.
+    Note(String),
     /// Sampling steps done, all parts of a request counted.
     Steps {
         /// So far.

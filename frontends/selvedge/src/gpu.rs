@@ -1,8 +1,10 @@
 //! Adapters through the runtime: tensors in and out, errors and facts translated.
 
+use crate::cache::DeviceCache;
 use crate::error::Error;
 use crate::event::{Event, Observer};
 use crate::link::LinkedFiles;
+use crate::tune::Level;
 use selvedge_bundle::Bundle;
 use selvedge_bundle::manifest::{Link, Weight};
 use selvedge_codegen::target::{Rates, Subgroups, Target};
@@ -16,8 +18,11 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// An opened adapter.
-pub struct Gpu(Arc<selvedge_runtime::Gpu>);
+/// An opened adapter, and how kernels are chosen for it.
+pub struct Gpu {
+    inner: Arc<selvedge_runtime::Gpu>,
+    tune: Option<Level>,
+}
 
 impl Gpu {
     /// Opens an adapter: the best, or the first whose name contains `name`.
@@ -29,11 +34,33 @@ impl Gpu {
             Ok(index) => DeviceChoice::Index(index),
             Err(_) => DeviceChoice::Name(name.to_string()),
         });
-        selvedge_runtime::Gpu::open(&choice).map(Gpu).map_err(error)
+        let inner = selvedge_runtime::Gpu::open(&choice).map_err(error)?;
+        Ok(Gpu { inner, tune: None })
     }
     /// What it is and offers.
     pub fn facts(&self) -> &DeviceFacts {
-        self.0.facts()
+        self.inner.facts()
+    }
+    /// Programs compiled for it have their kernels measured at this level; without one, winners of the cache are used and
+    /// nothing is measured.
+    pub fn tuned(mut self, level: Option<Level>) -> Gpu {
+        self.tune = level;
+        self
+    }
+    /// See [`Gpu::tuned`].
+    pub fn tune(&self) -> Option<Level> {
+        self.tune
+    }
+    /// Runs a self-test of a bundle.
+    ///
+    /// # Errors
+    /// [`Error::Device`] names the kernel family that fails.
+    pub fn self_test(&self, bytes: &[u8], trusted: bool) -> Result<(), Error> {
+        selvedge_runtime::self_test(&self.inner, bytes, trusted).map_err(error)
+    }
+    /// Opens the same adapter again.
+    fn again(&self) -> Result<Gpu, Error> {
+        Ok(Gpu::open(Some(&self.facts().index.to_string()))?.tuned(self.tune))
     }
     /// What the compiler must know of it.
     pub fn target(&self) -> Target {
@@ -70,12 +97,27 @@ fn rates(kind: &str) -> Rates {
     }
 }
 
+/// Loads a plan again, on a fresh device.
+pub(crate) type Reload = Box<dyn Fn(&Gpu) -> Result<GpuSession, Error>>;
+
 /// A plan loaded on an adapter.
-pub struct GpuSession(selvedge_runtime::Session);
+pub struct GpuSession {
+    inner: selvedge_runtime::Session,
+    gpu: Gpu,
+    /// What to do when the device is lost in the middle of a run.
+    reload: Option<Reload>,
+    notes: Vec<String>,
+}
+
+/// File of compiled pipelines in the cache.
+const PIPELINES: &str = "pipelines";
+/// Devices that one run may lose.
+const LOSSES: usize = 2;
 
 impl GpuSession {
     /// Loads the first plan of a bundle; `linked` are the files of its links. `trusted`: this process emitted its kernels,
-    /// or the user takes the word of who did; they run without bounds checks and loop bounding.
+    /// or the user takes the word of who did; they run without bounds checks and loop bounding. Compiled pipelines are
+    /// kept in the cache where wgpu can.
     ///
     /// # Errors
     /// The adapter lacks what the bundle needs, a weight is damaged, device trouble.
@@ -90,7 +132,10 @@ impl GpuSession {
             events(Event::Peak(plan.peak_bytes()));
         }
         let read = |_: &Weight, link: &Link| linked.bytes(link).map(Cow::Borrowed).map_err(|e| e.to_string());
-        let options = LoadOptions { trusted, warm_up: true, linked: Some(&read) };
+        let cache = DeviceCache::of(gpu);
+        let known = cache.read(PIPELINES);
+        let pipelines = known.as_deref();
+        let options = LoadOptions { trusted, warm_up: true, linked: Some(&read), pipelines, ..LoadOptions::default() };
         let mut progress = |p: Progress| {
             events(match p.stage {
                 Stage::Weights => Event::Upload { done: p.done, total: p.total },
@@ -98,26 +143,64 @@ impl GpuSession {
                 Stage::WarmUp => Event::WarmUp { done: p.done, total: p.total },
             });
         };
-        selvedge_runtime::Session::load(&gpu.0, bundle, 0, &options, &mut progress).map(GpuSession).map_err(error)
+        let inner = selvedge_runtime::Session::load(&gpu.inner, bundle, 0, &options, &mut progress).map_err(error)?;
+        if let Some(why) = inner.pipeline_cache_ignored() {
+            events(Event::Note(format!("compiled pipelines of the cache are not used: {why}")));
+        }
+        if let Some(bytes) = inner.pipeline_cache().filter(|bytes| known.as_ref() != Some(bytes)) {
+            cache.write(PIPELINES, &bytes);
+        }
+        let gpu = Gpu { inner: gpu.inner.clone(), tune: gpu.tune };
+        Ok(GpuSession { inner, gpu, reload: None, notes: Vec::new() })
+    }
+    /// A run that loses its device goes on with a session that `reload` makes.
+    pub(crate) fn reloading(mut self, reload: Reload) -> GpuSession {
+        self.reload = Some(reload);
+        self
+    }
+    /// What went another way than expected since the last time.
+    pub fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
+    }
+    /// The device, for tests that lose it.
+    pub fn device(&self) -> &Arc<selvedge_runtime::Gpu> {
+        &self.gpu.inner
     }
     /// Bytes allocated on the device for the plan.
     pub fn peak_bytes(&self) -> u64 {
-        self.0.memory().allocated
+        self.inner.memory().allocated
     }
     /// See [`crate::Session::run`].
     ///
     /// # Errors
     /// As there.
     pub fn run(&mut self, run: &Run, progress: &mut dyn FnMut(usize)) -> Result<RunOutput, Error> {
-        let request = RunRequest {
+        let mut request = RunRequest {
             inputs: all_to_device(&run.inputs),
             steps: run.steps.iter().map(|&s| s as u32).collect(),
             tables: all_to_device(&run.tables),
             trace: run.trace.clone(),
             ..RunRequest::default()
         };
-        let result = self.0.run(&request, &mut |report| progress(report.step)).map_err(error)?;
-        let plan = self.0.plan();
+        let mut losses = 0;
+        let result = loop {
+            match (self.inner.run(&request, &mut |report| progress(report.step)), &self.reload) {
+                (Err(RuntimeError::DeviceLost(why)), Some(reload)) if losses < LOSSES => {
+                    losses += 1;
+                    request.resume = self.inner.checkpoint().cloned();
+                    let step = request.resume.as_ref().map_or(0, |held| held.step);
+                    let fresh = reload(&self.gpu.again()?)?;
+                    (self.inner, self.gpu) = (fresh.inner, fresh.gpu);
+                    self.notes.push(format!(
+                        "the device was lost ({why}); the run went on from step {} of {} on a fresh one",
+                        step + 1,
+                        request.steps.len()
+                    ));
+                }
+                (result, _) => break result.map_err(error)?,
+            }
+        };
+        let plan = self.inner.plan();
         let mut types = BTreeMap::new();
         let schedule = plan.schedule.iter().flat_map(|s| s.carry.iter().chain(&s.trace));
         for port in plan.functions.iter().flat_map(|f| &f.outputs).chain(schedule) {
@@ -141,8 +224,8 @@ impl GpuSession {
         function: &str,
         inputs: &BTreeMap<String, Tensor>,
     ) -> Result<BTreeMap<String, Tensor>, Error> {
-        let result = self.0.call(function, &all_to_device(inputs)).map_err(error)?;
-        let found = self.0.plan().functions.iter().find(|f| f.name == function);
+        let result = self.inner.call(function, &all_to_device(inputs)).map_err(error)?;
+        let found = self.inner.plan().functions.iter().find(|f| f.name == function);
         let ports = found.into_iter().flat_map(|f| &f.outputs);
         let types: BTreeMap<&str, &str> = ports.map(|p| (p.name.as_str(), p.dtype.as_str())).collect();
         all_from_device(result, &types)
@@ -152,14 +235,14 @@ impl GpuSession {
     /// # Errors
     /// No such function, device trouble.
     pub fn time(&mut self, function: &str, runs: usize) -> Result<Vec<f64>, Error> {
-        Ok(self.0.bench(function, runs).map_err(error)?.samples)
+        Ok(self.inner.bench(function, runs).map_err(error)?.samples)
     }
     /// The time of each dispatch of a function, on what its inputs hold.
     ///
     /// # Errors
     /// No such function, device trouble.
     pub fn profile(&mut self, function: &str) -> Result<Profile, Error> {
-        self.0.profile(function).map_err(error)
+        self.inner.profile(function).map_err(error)
     }
 }
 
@@ -217,6 +300,7 @@ fn error(e: RuntimeError) -> Error {
         | RuntimeError::Bundle(_)
         | RuntimeError::OutOfMemory { .. }
         | RuntimeError::DeviceLost(_)
+        | RuntimeError::SelfTest { .. }
         | RuntimeError::Validation { .. }
         | RuntimeError::Sick { .. } => Diagnostic::new("device", e.to_string()),
     };

@@ -49,6 +49,7 @@ pub mod dump;
 pub mod explain;
 pub mod target;
 
+pub mod cache;
 pub mod device;
 pub mod gpu;
 pub mod host;
@@ -66,6 +67,8 @@ pub mod compare;
 pub mod flops;
 pub mod inspect;
 pub mod presets;
+pub mod selftest;
+pub mod tune;
 
 pub mod error;
 pub mod event;

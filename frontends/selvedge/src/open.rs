@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::event::Observer;
 use crate::gpu::GpuSession;
 use crate::link::LinkedFiles;
+use crate::selftest;
 use crate::session::Session;
 use crate::weights::{self, Cached, Weights};
 use selvedge_bundle::Bundle;
@@ -183,7 +184,15 @@ impl BundleFile {
     pub fn session(&self, device: &Device, events: &mut Observer) -> Result<Session, Error> {
         let (bundle, linked) = (self.bundle()?, self.linked()?);
         match device {
-            Device::Gpu(gpu) => Ok(Session::gpu(GpuSession::load(gpu, &bundle, &linked, self.trusted, events)?)),
+            Device::Gpu(gpu) => {
+                selftest::check(gpu, bundle.selftests(), self.trusted)?;
+                let session = GpuSession::load(gpu, &bundle, &linked, self.trusted, events)?;
+                let (path, trusted) = (self.path.clone(), self.trusted);
+                Ok(Session::gpu(session.reloading(Box::new(move |gpu| {
+                    let file = BundleFile::open(Path::new(&path))?;
+                    GpuSession::load(gpu, &file.bundle()?, &file.linked()?, trusted, &mut |_| {})
+                }))))
+            }
             Device::Host => Ok(Session::host(self.module()?, Arc::new(weights::of_bundle(&bundle, &linked)?))),
         }
     }

@@ -87,6 +87,7 @@ pub fn sample(
             events(Event::Steps { done: (done + k + 1) as u64, total: total as u64 });
         })?;
         done += run.steps.len();
+        session.take_notes().into_iter().for_each(|note| events(Event::Note(note)));
         let result = outputs.outputs.get("image").or_else(|| outputs.outputs.get("latents"));
         let result: &Tensor = result.ok_or_else(|| {
             Error::Internal(Diagnostic::new("sample", "the program gives neither `image` nor `latents`"))

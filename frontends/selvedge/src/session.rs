@@ -34,10 +34,17 @@ impl Session {
         Session { inner: Inner::Gpu(Box::new(session)) }
     }
     /// The plan on an adapter, if it is one.
-    pub(crate) fn as_gpu(&mut self) -> Option<&mut GpuSession> {
+    pub fn as_gpu(&mut self) -> Option<&mut GpuSession> {
         match &mut self.inner {
             Inner::Host(_) => None,
             Inner::Gpu(session) => Some(session),
+        }
+    }
+    /// What went another way than expected since the last time, in sentences for people.
+    pub fn take_notes(&mut self) -> Vec<String> {
+        match &mut self.inner {
+            Inner::Host(_) => Vec::new(),
+            Inner::Gpu(session) => session.take_notes(),
         }
     }
     /// Device memory that is allocated, in bytes, weights included; `None` on the host.

@@ -15,7 +15,11 @@ pub struct Ran {
 
 /// Runs `selvedge` with these arguments.
 pub fn selvedge(args: &[&str]) -> Ran {
-    let output = Command::new(env!("CARGO_BIN_EXE_selvedge")).args(args).output().expect("the command starts");
+    let output = Command::new(env!("CARGO_BIN_EXE_selvedge"))
+        .args(args)
+        .env("SELVEDGE_CACHE", env!("CARGO_TARGET_TMPDIR")) // not the user's
+        .output()
+        .expect("the command starts");
     Ran {
         status: output.status.code().expect("it was not killed"),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

@@ -12,14 +12,16 @@ use crate::explain;
 use crate::flops;
 use crate::gpu::{Gpu, GpuSession};
 use crate::session::Session;
+use crate::tune;
 use selvedge_bundle::manifest::Manifest;
 use selvedge_ir::Diagnostic;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
-use subject::{Program, inputs};
+use subject::Program;
 
 pub use subject::WORKLOADS;
+pub(crate) use subject::inputs;
 pub use table::{Ceilings, KernelRow, Table};
 pub use trace::{Span, Timeline};
 
@@ -105,6 +107,8 @@ pub struct Report {
     pub compile_ms: Vec<(String, f64)>,
     /// The plan; none on the host.
     pub plan: Option<PlanFacts>,
+    /// What tuning found, if that was asked for.
+    pub tuned: Option<tune::Report>,
     /// By kernels, if that was asked for.
     pub table: Option<Table>,
     /// What happened when.
@@ -136,7 +140,9 @@ impl Report {
             "compile_ms": stages,
             "dispatches": self.plan.map(|p| p.dispatches), "pipelines": self.plan.map(|p| p.pipelines),
             "planned_peak_bytes": self.plan.map(|p| p.peak_bytes),
-            "activation_bytes_moved": self.plan.map(|p| p.activation_bytes_moved), "by_kernel": self.table.as_ref().map(Table::to_json),
+            "activation_bytes_moved": self.plan.map(|p| p.activation_bytes_moved),
+            "tuned": self.tuned.as_ref().map(tune::Report::to_json),
+            "by_kernel": self.table.as_ref().map(Table::to_json),
         })
     }
 }
@@ -166,7 +172,7 @@ pub fn bench(request: &Request, device: &Device, events: &mut Observer) -> Resul
     let subject = subject::subject(request)?;
     let flops = flops::of_function(&subject.module, &subject.function);
     let mut compile_ms = Vec::new();
-    let mut plan = None;
+    let (mut plan, mut tuned) = (None, None);
     let mut timeline = Timeline::default();
     timeline.host("start", 0.0, clock.now());
     let mut stages = Stages::default();
@@ -206,12 +212,12 @@ pub fn bench(request: &Request, device: &Device, events: &mut Observer) -> Resul
                 at += ms;
                 compile_ms.push((name, ms));
             }
-            plan = plan_facts(compiled.manifest(), &subject.function);
             let loading = clock.now();
-            let session =
-                Session::gpu(GpuSession::load(gpu, &compiled.bundle()?, &Default::default(), true, &mut watch)?);
+            let ready = tune::ready(gpu, compiled, &mut watch)?;
             compile_ms.push(("load".to_string(), clock.now() - loading));
-            session
+            plan = plan_facts(ready.compiled.manifest(), &subject.function);
+            tuned = gpu.tune().map(|_| ready.report);
+            Session::gpu(ready.session)
         }
     };
     stages.spans(&mut timeline);
@@ -252,6 +258,7 @@ pub fn bench(request: &Request, device: &Device, events: &mut Observer) -> Resul
         gflops: flops as f64 / 1e6 / median_ms,
         compile_ms,
         plan,
+        tuned,
         table,
         timeline,
     })
@@ -299,7 +306,8 @@ impl Stages {
             Event::Upload { .. } => "upload weights",
             Event::Pipelines { .. } => "create pipelines",
             Event::WarmUp { .. } => "warm up",
-            Event::Peak(_) | Event::Steps { .. } => return,
+            Event::Tune { .. } => "tune kernels",
+            Event::Peak(_) | Event::Steps { .. } | Event::Note(_) => return,
         };
         self.0.entry(name).or_insert((now, now)).1 = now;
     }
