@@ -64,6 +64,7 @@ impl Pace {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "lists of parts, some of one")]
 mod tests {
     use super::*;
     use crate::device::{DeviceChoice, Gpu};
