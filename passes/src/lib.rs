@@ -17,6 +17,7 @@ pub mod saturate;
 mod specialize;
 mod split_maps;
 mod store_weights;
+mod strips;
 
 pub use canonical_contract::CanonicalContract;
 pub use canonicalize::Canonicalize;
@@ -29,6 +30,7 @@ pub use pipeline::{Optimizer, Options, passes, pipeline};
 pub use specialize::Specialize;
 pub use split_maps::SplitMaps;
 pub use store_weights::StoreWeights;
+pub use strips::Strips;
 
 use selvedge_ir::{Diagnostic, Module};
 

@@ -129,6 +129,11 @@ impl Plan {
     pub fn peak_bytes(&self) -> u64 {
         self.buffers.iter().map(|b| b.bytes).sum()
     }
+    /// The planned peak where each stage's own weights are on the device only while it runs.
+    pub fn staged_peak_bytes(&self) -> u64 {
+        let sum = |stage: Option<Stage>| self.buffers.iter().filter(|b| b.stage == stage).map(|b| b.bytes).sum::<u64>();
+        sum(None) + Stage::ALL.into_iter().map(|stage| sum(Some(stage))).max().unwrap_or(0)
+    }
     /// The dispatches of all functions.
     pub fn dispatches(&self) -> impl Iterator<Item = &Dispatch> {
         self.functions.iter().flat_map(|f| &f.dispatches)
@@ -144,6 +149,28 @@ pub struct Buffer {
     pub bytes: u64,
     /// Weights are bound read-only, the arena read-write.
     pub access: Access,
+    /// The stage of the schedule that alone reads it: it may be absent while others run. `None`: it is always there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<Stage>,
+}
+
+/// When functions of a schedule run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// At load.
+    Prepare,
+    /// Once a run.
+    Condition,
+    /// The loop.
+    Steps,
+    /// After the loop.
+    Decode,
+}
+
+impl Stage {
+    /// All, in order.
+    pub const ALL: [Stage; 4] = [Stage::Prepare, Stage::Condition, Stage::Steps, Stage::Decode];
 }
 
 /// Part of a buffer.

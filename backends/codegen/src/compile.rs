@@ -12,10 +12,11 @@ use crate::target::Target;
 use crate::tune::{Choices, Tunable, Tuning};
 use crate::{ports, text, verify};
 use selvedge_bundle::manifest::{
-    Access as Usage, FORMAT, Kernel, Manifest, Plan, Region, Requirements, Weight, WeightSlot,
+    Access as Usage, Buffer, FORMAT, Kernel, Manifest, Plan, Region, Requirements, Stage as Residence, Weight,
+    WeightSlot,
 };
 use selvedge_ir::{Diagnostic, Diagnostics, Function, Module, ValueId};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What a caller may choose.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -110,6 +111,8 @@ struct Compiler<'m> {
     /// Weights in manifest order, and their tensors.
     weights: Vec<Weight>,
     weight_tensors: Vec<TensorId>,
+    /// The stages that read each weight.
+    readers: Vec<BTreeSet<Residence>>,
     constants: BTreeMap<u32, Vec<u8>>,
     kernels: Vec<Kernel>,
     texts: Vec<String>,
@@ -147,6 +150,7 @@ impl<'m> Compiler<'m> {
             names,
             weights: Vec::new(),
             weight_tensors: Vec::new(),
+            readers: Vec::new(),
             constants: BTreeMap::new(),
             kernels: Vec::new(),
             texts: Vec::new(),
@@ -169,9 +173,8 @@ impl<'m> Compiler<'m> {
         if !errors.is_empty() {
             return Err(Failure::Refused(Diagnostics(errors)));
         }
-        let mut weights = Space::new("weights", Usage::Read, 0, self.target.max_buffer_bytes);
-        self.weight_tensors.iter().for_each(|t| weights.append(&mut self.tensors[*t]));
-        let base = weights.buffers().len() as u32;
+        let weights = self.place_weights();
+        let base = weights.len() as u32;
         let mut arena = Space::new("arena", Usage::ReadWrite, base, self.target.max_buffer_bytes);
         self.names.persistent().into_iter().for_each(|t| arena.append(&mut self.tensors[t]));
         let floor = arena.floor();
@@ -186,7 +189,7 @@ impl<'m> Compiler<'m> {
         if !errors.is_empty() {
             return Err(Failure::Refused(Diagnostics(errors)));
         }
-        let buffers: Vec<_> = weights.buffers().into_iter().chain(arena.buffers()).collect();
+        let buffers: Vec<_> = weights.into_iter().chain(arena.buffers()).collect();
         self.needs.max_buffer_bytes = buffers.iter().map(|b| b.bytes).max().unwrap_or(0);
         let mut slots = Vec::new();
         for (weight, tensor) in self.weight_tensors.iter().enumerate() {
@@ -219,6 +222,39 @@ impl<'m> Compiler<'m> {
             pipeline: serde_json::Value::Null,
         };
         Ok(Compiled { manifest, kernels: self.texts, constants: self.constants, tunables: BTreeMap::new() })
+    }
+}
+
+impl Compiler<'_> {
+    /// Gives weights their places: those that one stage alone reads are apart, so that they can be absent at other times.
+    fn place_weights(&mut self) -> Vec<Buffer> {
+        let alone = |readers: &BTreeSet<Residence>| match readers.iter().copied().collect::<Vec<_>>().as_slice() {
+            [one] => Some(*one),
+            _ => None,
+        };
+        let mut classes: BTreeSet<Option<Residence>> = self.readers.iter().map(alone).collect();
+        let staged = classes.len() > 1;
+        if !staged {
+            classes = BTreeSet::from([None]);
+        }
+        let mut buffers: Vec<Buffer> = Vec::new();
+        for class in classes {
+            let label = match class {
+                None => "weights",
+                Some(Residence::Prepare) => "prepare weights",
+                Some(Residence::Condition) => "condition weights",
+                Some(Residence::Steps) => "step weights",
+                Some(Residence::Decode) => "decode weights",
+            };
+            let mut space = Space::new(label, Usage::Read, buffers.len() as u32, self.target.max_buffer_bytes);
+            for (tensor, readers) in self.weight_tensors.iter().zip(&self.readers) {
+                if !staged || alone(readers) == class {
+                    space.append(&mut self.tensors[*tensor]);
+                }
+            }
+            buffers.extend(space.buffers().into_iter().map(|b| Buffer { stage: class, ..b }));
+        }
+        buffers
     }
 }
 

@@ -40,7 +40,8 @@ impl Space {
     pub fn buffers(&self) -> Vec<Buffer> {
         let label =
             |i: usize| if self.used.len() == 1 { self.label.to_string() } else { format!("{} {i}", self.label) };
-        let buffer = |(i, bytes): (usize, &u64)| Buffer { label: label(i), bytes: *bytes, access: self.access };
+        let buffer =
+            |(i, bytes): (usize, &u64)| Buffer { label: label(i), bytes: *bytes, access: self.access, stage: None };
         self.used.iter().enumerate().map(buffer).collect()
     }
     /// Splits a tensor into pieces that fit a buffer.

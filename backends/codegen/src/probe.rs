@@ -49,7 +49,7 @@ pub fn plan() -> Compiled {
         function(COPY, copy.map(), copy.hook(), copy.bytes(), (0, copy.bytes())),
     ];
     let bytes = stored.max(copy.bytes()).next_multiple_of(ALIGN);
-    let buffer = Buffer { label: "probe".to_string(), bytes, access: Usage::ReadWrite };
+    let buffer = Buffer { label: "probe".to_string(), bytes, access: Usage::ReadWrite, stage: None };
     let plan = Plan { size: String::new(), buffers: vec![buffer], weights: Vec::new(), functions, schedule: None };
     let manifest = Manifest {
         format: FORMAT,

@@ -3,7 +3,7 @@
 use crate::error::RuntimeError;
 use crate::host::{HostTensor, Tensors};
 use crate::load::Session;
-use selvedge_bundle::manifest::{Port, Region};
+use selvedge_bundle::manifest::{Port, Region, Stage};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Instant;
@@ -19,9 +19,23 @@ impl Session {
         let index = self.function_index(function)?;
         let ports = self.plan.functions[index].inputs.clone();
         self.write_inputs(&ports.iter().collect::<Vec<_>>(), inputs)?;
+        self.enter_for(function)?;
         self.run_function(index)?;
         let outputs = self.plan.functions[index].outputs.clone();
         self.read_ports(&outputs)
+    }
+
+    /// Brings the weights of the stage that runs a function.
+    fn enter_for(&mut self, function: &str) -> Result<(), RuntimeError> {
+        let Some(schedule) = &self.plan.schedule else { return Ok(()) };
+        let is = |name: &Option<String>| name.as_deref() == Some(function);
+        let stage = match () {
+            () if is(&schedule.prepare) => Stage::Prepare,
+            () if is(&schedule.condition) => Stage::Condition,
+            () if is(&schedule.decode) => Stage::Decode,
+            () => Stage::Steps,
+        };
+        self.enter(stage)
     }
 
     /// Index of a function by name.
@@ -35,7 +49,11 @@ impl Session {
     /// Runs `prepare`, if the schedule has one.
     pub(crate) fn prepare(&mut self) -> Result<(), RuntimeError> {
         match self.plan.schedule.as_ref().and_then(|s| s.prepare.clone()) {
-            Some(name) => self.run_function(self.function_index(&name)?),
+            Some(name) => {
+                self.enter(Stage::Prepare)?;
+                self.run_function(self.function_index(&name)?)?;
+                self.leave(Stage::Prepare)
+            }
             None => Ok(()),
         }
     }

@@ -5,6 +5,7 @@ use crate::device::{DeviceFacts, Gpu, unmet};
 use crate::error::{Missing, RuntimeError};
 use crate::pace::Pace;
 use crate::pipelines::{Layouts, bind_groups, create_pipelines};
+use crate::residency::{Refill, Staged, first_size};
 use crate::run::Checkpoint;
 use crate::transfer::{Staging, Upload, new_buffer};
 use selvedge_bundle::manifest::{Kernel, Link, Manifest, Plan, Weight};
@@ -22,6 +23,9 @@ pub struct LoadOptions<'o> {
     pub trusted: bool,
     /// Dispatch every kernel once, so that drivers that compile at the first dispatch do it now, with progress.
     pub warm_up: bool,
+    /// Hold the weights that one stage alone reads only while it runs; this gives them whenever it does. Such a session warms nothing
+    /// up, and a run that turns sick is not run again to name the kernel.
+    pub staged: Option<Refill>,
     /// Where linked weights come from; without it a bundle with links is an error.
     pub linked: Option<Linked<'o>>,
     /// What [`Session::pipeline_cache`] gave in another process; bytes that do not fit this device are not used.
@@ -58,7 +62,7 @@ pub struct Progress {
 pub struct Memory {
     /// The plan's peak.
     pub planned: u64,
-    /// What was allocated for it: the same number.
+    /// What was allocated for it at most: the same number, once every stage has run.
     pub allocated: u64,
     /// Buffers besides the plan: readback, tables, copies within a buffer. Grows with use.
     pub staging: u64,
@@ -84,6 +88,8 @@ pub struct Session {
     pub(crate) pace: Pace,
     /// Where a run can be resumed that lost its device.
     pub(crate) held: Option<Checkpoint>,
+    /// Stages' own weights come and go.
+    pub(crate) staged: Option<Staged>,
 }
 
 impl std::fmt::Debug for Session {
@@ -117,13 +123,18 @@ impl Session {
             return Err(RuntimeError::Unsupported { device, target, missing });
         }
         let gpu = &gpu.serving(&manifest.target)?;
+        let staged = options.staged.is_some() && plan.buffers.iter().any(|b| b.stage.is_some());
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
-        let buffers = plan.buffers.iter().map(|buffer| new_buffer(gpu, &buffer.label, buffer.bytes, usage));
+        let buffers =
+            plan.buffers.iter().map(|buffer| new_buffer(gpu, &buffer.label, first_size(buffer, staged), usage));
         let buffers = buffers.collect::<Result<Vec<_>, _>>()?;
         let layouts = Layouts::new(gpu, manifest)?;
-        let groups = bind_groups(gpu, plan, &layouts, &buffers)?;
+        let groups = match staged {
+            true => vec![Vec::new(); plan.functions.len()],
+            false => bind_groups(gpu, plan, &layouts, &buffers)?,
+        };
         let cache = Cache::new(gpu, options.pipelines)?;
-        let (trusted, warm_up) = (options.trusted, options.warm_up);
+        let (trusted, warm_up) = (options.trusted, options.warm_up && !staged);
         let (sender, receiver) = mpsc::channel();
         // Weights and kernels at once: uploading waits for memory, drivers compile in threads of their own.
         let (uploaded, pipelines) = std::thread::scope(|scope| {
@@ -164,7 +175,11 @@ impl Session {
             cache,
             pace: Pace::new(gpu.facts(), options.submit_ms),
             held: None,
+            staged: None,
         };
+        if let Some(refill) = options.staged.clone().filter(|_| staged) {
+            session.staged = Some(Staged { refill, layouts, present: Vec::new(), peak: 0 });
+        }
         session.prepare()?;
         Ok(session)
     }
@@ -181,8 +196,8 @@ impl Session {
     pub fn memory(&self) -> Memory {
         let size = |buffer: &Option<wgpu::Buffer>| buffer.as_ref().map_or(0, wgpu::Buffer::size);
         Memory {
-            planned: self.plan.peak_bytes(),
-            allocated: self.buffers.iter().map(wgpu::Buffer::size).sum(),
+            planned: if self.staged.is_some() { self.plan.staged_peak_bytes() } else { self.plan.peak_bytes() },
+            allocated: self.staged.as_ref().map_or(0, |s| s.peak).max(self.allocated()),
             staging: self.staging.bytes + size(&self.bounce) + size(&self.tables),
         }
     }
@@ -234,6 +249,9 @@ fn upload_weights(
     };
     let mut upload = Upload::new(gpu);
     let mut slots: Vec<_> = plan.weights.iter().collect();
+    if options.staged.is_some() {
+        slots.retain(|slot| plan.buffers[slot.region.buffer as usize].stage.is_none());
+    }
     slots.sort_by_key(|slot| (slot.weight, slot.start)); // the slots of a weight together: its bytes are fetched once
     for slots in slots.chunk_by(|a, b| a.weight == b.weight) {
         let index = slots[0].weight as usize;

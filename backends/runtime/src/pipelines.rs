@@ -188,17 +188,28 @@ fn run_once(
     gpu.wait(Some(submission), name)
 }
 
-/// One bind group for each distinct (layout, regions); dispatches share them.
+/// One bind group for each distinct (layout, regions) of a function.
 pub(crate) fn bind_groups(
     gpu: &Gpu,
     plan: &Plan,
     layouts: &Layouts,
     buffers: &[wgpu::Buffer],
 ) -> Result<Vec<Vec<wgpu::BindGroup>>, RuntimeError> {
+    (0..plan.functions.len()).map(|function| function_groups(gpu, plan, function, layouts, buffers)).collect()
+}
+
+/// The bind groups of one function; dispatches share them.
+pub(crate) fn function_groups(
+    gpu: &Gpu,
+    plan: &Plan,
+    function: usize,
+    layouts: &Layouts,
+    buffers: &[wgpu::Buffer],
+) -> Result<Vec<wgpu::BindGroup>, RuntimeError> {
     let mut known: HashMap<(&[Access], &[Region]), wgpu::BindGroup> = HashMap::new();
-    let mut all = Vec::new();
-    for function in &plan.functions {
-        let mut groups = Vec::new();
+    let function = &plan.functions[function];
+    let mut groups = Vec::new();
+    {
         for dispatch in &function.dispatches {
             let key = (&layouts.accesses[dispatch.kernel as usize][..], &dispatch.bindings[..]);
             let group = match known.get(&key) {
@@ -213,9 +224,8 @@ pub(crate) fn bind_groups(
             };
             groups.push(group);
         }
-        all.push(groups);
     }
-    Ok(all)
+    Ok(groups)
 }
 
 fn bind_group(

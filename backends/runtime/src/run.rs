@@ -6,7 +6,7 @@ use crate::health::{Health, Replay, check_finite, finite_inputs};
 use crate::host::Tensors;
 use crate::load::Session;
 use crate::transfer::{Reading, Upload, new_buffer};
-use selvedge_bundle::manifest::{PlanSchedule, Port};
+use selvedge_bundle::manifest::{PlanSchedule, Port, Stage};
 use std::collections::VecDeque;
 
 /// Submits that may be under way at once: the host encodes a step while the device computes the one before.
@@ -125,7 +125,9 @@ impl Session {
                 }
                 Err(lost)
             }
-            Err(RuntimeError::Sick { stage, step, value, count, total, first: None }) if request.locate => {
+            Err(RuntimeError::Sick { stage, step, value, count, total, first: None })
+                if request.locate && self.staged.is_none() =>
+            {
                 self.explain(&schedule, request, RuntimeError::Sick { stage, step, value, count, total, first: None })
             }
             Err(error) => Err(error),
@@ -148,7 +150,9 @@ impl Session {
     ) -> Result<Tensors, RuntimeError> {
         self.begin(schedule, request)?;
         if let Some(name) = &schedule.condition {
+            self.enter(Stage::Condition)?;
             self.run_function(self.function_index(name)?)?;
+            self.leave(Stage::Condition)?;
         }
         if let Some(held) = &request.resume {
             self.write_inputs(&schedule.carry.iter().collect::<Vec<_>>(), &held.carry)?;
@@ -274,6 +278,9 @@ impl Session {
         trace: &mut Vec<Tensors>,
         on_step: &mut dyn FnMut(StepReport<'_>),
     ) -> Result<(), RuntimeError> {
+        if !schedule.steps.is_empty() {
+            self.enter(Stage::Steps)?;
+        }
         let watch = watch(schedule, request);
         let functions: Vec<_> =
             schedule.steps.iter().map(|name| self.function_index(name)).collect::<Result<_, _>>()?;
@@ -363,7 +370,10 @@ impl Session {
         let last = match (&schedule.decode, &schedule.condition) {
             (Some(decode), _) => {
                 let index = self.function_index(decode)?;
+                self.leave(Stage::Steps)?;
+                self.enter(Stage::Decode)?;
                 self.run_function(index)?;
+                self.leave(Stage::Decode)?;
                 Some((index, "decode"))
             }
             (None, Some(condition)) if schedule.steps.is_empty() => {

@@ -2,6 +2,7 @@
 
 use crate::common::{DeviceArg, OptimizerArg, device, out};
 use crate::{Error, Outcome, report, status};
+use selvedge::bisect::{self, Suspects};
 use selvedge::check::{self, Report};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -18,6 +19,9 @@ pub struct Args {
     /// Largest rel_l2 of an output that passes, instead of each case's own.
     #[arg(long, value_name = "REL_L2")]
     tol: Option<f64>,
+    /// In a case that fails, find the first operator that goes wrong, and whether the import, a pass or a kernel is to blame.
+    #[arg(long)]
+    bisect: bool,
     /// Print one JSON object on stdout.
     #[arg(long)]
     json: bool,
@@ -35,7 +39,19 @@ pub fn run(args: &Args) -> Result<Outcome, Error> {
                     print(&report);
                 }
                 passed += usize::from(report.ok());
-                cases.push(report.to_json());
+                let mut object = report.to_json();
+                if args.bisect && !report.ok() {
+                    let suspects = Suspects::new(&args.optimizer.settings(), &device);
+                    let found = bisect::bisect(folder, &device, args.tol, &suspects)?;
+                    if !args.json {
+                        found.iter().for_each(|finding| out!("  {finding}"));
+                        if found.is_empty() {
+                            out!("  no value that was looked at differs by more than the tolerance");
+                        }
+                    }
+                    object["bisect"] = found.iter().map(bisect::Finding::to_json).collect();
+                }
+                cases.push(object);
             }
             Err(error) => {
                 report::error(&error);

@@ -36,6 +36,17 @@ pub struct OptimizerArg {
     /// if absent.
     #[arg(long, value_name = "f32|f16|bf16", value_parser = float_type)]
     pub dtype: Option<DType>,
+    #[command(flatten)]
+    pub memory: MemoryArg,
+}
+
+/// How much a session may take.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct MemoryArg {
+    /// Most device memory to take, as in 4GiB. Text encoders and autoencoders are then on the device only while they run, and the
+    /// decoder works in strips, where that is needed; what does not fit even so is refused before anything is loaded.
+    #[arg(long, value_name = "SIZE", value_parser = selvedge::memory::parse)]
+    pub max_memory: Option<u64>,
 }
 
 fn float_type(text: &str) -> Result<DType, String> {
@@ -46,7 +57,7 @@ fn float_type(text: &str) -> Result<DType, String> {
 impl OptimizerArg {
     /// As settings of a compilation.
     pub fn settings(&self) -> Settings {
-        Settings { optimizer: self.optimizer, dtype: self.dtype }
+        Settings { optimizer: self.optimizer, dtype: self.dtype, max_memory: self.memory.max_memory }
     }
 }
 

@@ -62,6 +62,9 @@ pub fn run(args: &Args) -> Result<Outcome, Error> {
     crate::generate::check_size(source.info(), args.size)?;
     let options = Options { target, dump: args.dump.clone(), settings: args.optimizer.settings() };
     let mut compiled = source.compile(&options)?;
+    if let Some(budget) = options.settings.max_memory {
+        selvedge::memory::fit(compiled.manifest(), Some(budget), Default::default())?;
+    }
     if let Some(gpu) = gpu {
         let bars = Bars::default();
         let (tuned, found) = tune::tune(&gpu, compiled, args.tune.tune.unwrap_or(Level::Off), &mut |e| bars.event(&e))?;

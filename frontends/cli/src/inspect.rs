@@ -1,24 +1,31 @@
-//! `selvedge inspect`: what a model folder or a compiled file holds.
+//! `selvedge inspect`: what a model folder, a preset or a compiled file holds, and what it takes to run.
 
-use crate::common::{bytes, out};
+use crate::common::{OptimizerArg, Size, bytes, out};
 use crate::{Error, Outcome};
-use selvedge::open::Opened;
+use selvedge::inspect::Request;
 use serde_json::Value;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// A model folder, a compiled file, or a shipped model's name (`digits`).
+    /// A model folder, a compiled file, a shipped model's name (`digits`), or a preset of `bench`.
     model: String,
     /// Images made by one run, for the planned memory (models only).
     #[arg(long, default_value_t = 1)]
     batch: usize,
+    /// Size of a preset's picture in pixels.
+    #[arg(long, value_name = "WxH")]
+    size: Option<Size>,
+    #[command(flatten)]
+    optimizer: OptimizerArg,
     /// Print one JSON object on stdout.
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(args: &Args) -> Result<Outcome, Error> {
-    let facts = selvedge::inspect::inspect(Opened::open(&args.model)?, args.batch)?;
+    let size = args.size.map(|s| [s.height, s.width]);
+    let request = Request { batch: Some(args.batch), size, settings: args.optimizer.settings() };
+    let facts = selvedge::inspect::inspect_named(&args.model, &request)?;
     if args.json {
         out!("{facts}");
         return Ok(Outcome::Done);

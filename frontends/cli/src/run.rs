@@ -1,8 +1,9 @@
 //! `selvedge run`: pictures from a compiled file alone.
 
-use crate::common::wrong;
+use crate::common::{MemoryArg, wrong};
 use crate::generate::{OrderArgs, generate};
 use crate::{Error, Outcome};
+use selvedge::compile::Settings;
 use std::path::Path;
 
 #[derive(clap::Args)]
@@ -11,6 +12,8 @@ pub struct Args {
     pub bundle: String,
     #[command(flatten)]
     pub order: OrderArgs,
+    #[command(flatten)]
+    pub memory: MemoryArg,
 }
 
 pub fn run(args: &Args) -> Result<Outcome, Error> {
@@ -22,5 +25,6 @@ pub fn run(args: &Args) -> Result<Outcome, Error> {
         return Err(wrong("bundle", format!("`{}` does not exist", args.bundle), "make one with `selvedge compile`"));
     }
     // What is compiled already is not optimised again.
-    generate(&args.bundle, &args.order, None, &Default::default())
+    let settings = Settings { max_memory: args.memory.max_memory, ..Settings::default() };
+    generate(&args.bundle, &args.order, None, &settings)
 }

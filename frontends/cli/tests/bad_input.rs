@@ -216,3 +216,51 @@ fn targets_that_are_none() {
     selvedge(&["compile", "digits", "-o", &out, "--batch", "0"]).refused(2, &["batch"]);
     selvedge(&["compile", "digits", "-o", &out, "--dtype", "f8"]).refused(2, &["f8", "f32"]);
 }
+
+#[test]
+fn adapters_are_no_models() {
+    // A LoRA of one layer, as diffusers writes it.
+    let header =
+        r#"{"transformer.blocks.0.attn.qkv.lora_A.weight":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]}}"#;
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.bytes());
+    bytes.extend([0; 8]);
+    let folder = TempDir::new().expect("a temporary folder");
+    let file = folder.path().join("pytorch_lora_weights.safetensors");
+    std::fs::write(&file, &bytes).expect("writable");
+    for model in [text(folder.path()), text(&file)] {
+        selvedge(&["generate", &model, "--device", "host"]).refused(2, &["pytorch_lora_weights", "LoRA", "base model"]);
+    }
+    let model = copy("dit-original");
+    std::fs::write(model.path().join("model.safetensors"), &bytes).expect("writable");
+    check(model.path()).refused(2, &["model.safetensors", "LoRA"]);
+}
+
+#[test]
+fn too_little_memory_is_said_before_anything_is_loaded() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let out = text(&folder.path().join("a.png"));
+    let generate = |size: &str| {
+        selvedge(&[
+            "generate",
+            "digits",
+            "--device",
+            "gpu",
+            "--steps",
+            "1",
+            "-n",
+            "2",
+            "-o",
+            &out,
+            "--max-memory",
+            size,
+        ])
+    };
+    let ran = generate("1MiB").refused(2, &["does not fit", "at most 1.0 MiB", "what would fit"]);
+    assert!(!ran.stderr.contains("planned peak"), "{}", ran.stderr);
+    generate("lots").refused(2, &["lots", "4GiB"]);
+    generate("64MiB").ok();
+    let file = text(&folder.path().join("digits.selvedge"));
+    selvedge(&["compile", "digits", "-o", &file]).ok();
+    selvedge(&["run", &file, "--device", "gpu", "-o", &out, "--max-memory", "1MiB"]).refused(2, &["does not fit"]);
+}

@@ -121,6 +121,15 @@ fn every_stage_is_dumped_as_text() {
 fn facts_about_models_bundles_and_devices() {
     let digits = selvedge(&["inspect", "digits", "--json"]).ok().json();
     assert_eq!(digits["configuration"]["hidden_size"], 128);
+    let number = |v: &serde_json::Value| v.as_u64().expect("a number");
+    let peak = |v: &serde_json::Value| number(&v["memory"]["planned_peak_bytes"]);
+    assert!(digits["gflop"]["step"].as_f64() > Some(0.1) && peak(&digits) > 7_000_000, "{digits}");
+    assert_eq!(number(&digits["components"]["transformer"]["parameters"]), number(&digits["weights"]["parameters"]));
+    let preset = |more: &[&str]| selvedge(&[&["inspect", "dit-s-2", "--json"], more].concat()).ok().json();
+    let (whole, half) = (preset(&[]), preset(&["--dtype", "f16"]));
+    assert_eq!((&whole["kind"], &whole["weights"]["dtypes"]["f16"]), (&"preset".into(), &serde_json::Value::Null));
+    assert!(peak(&half) * 3 < peak(&whole) * 2, "{half} {whole}");
+    assert!(peak(&preset(&["--batch", "4"])) > peak(&whole));
     assert!(digits["weights"]["parameters"].as_u64() > Some(1_800_000), "{digits}");
     let text = selvedge(&["explain", "digits"]).ok().stdout;
     assert!(text.contains("function step") && text.contains("GFLOP") && text.contains("groups"), "{text}");

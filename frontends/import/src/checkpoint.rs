@@ -1,9 +1,10 @@
 //! A checkpoint: the tensors of one or several safetensors files, by name.
 
 use crate::storage::{Entry, Location, Storage, ir_dtype, unsupported_dtype};
+use selvedge_ir::dtype::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
 use selvedge_ir::interp::WeightSource;
 use selvedge_ir::module::WeightDecl;
-use selvedge_ir::{DType, Data, Diagnostic, Diagnostics, Tensor, TensorType};
+use selvedge_ir::{DType, Diagnostic, Diagnostics, Tensor, TensorType};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -64,6 +65,14 @@ impl Checkpoint {
         let files = self.files.iter().chain(&part.files).cloned().collect();
         Ok(Checkpoint { files, index: Arc::new(index) })
     }
+    /// Tensors are named as those of low-rank adapters.
+    pub fn is_lora(&self) -> bool {
+        self.names().any(|n| LORA.iter().any(|part| n.contains(part)))
+    }
+    /// See [`crate::MappedFile::release`].
+    pub fn release(&self) {
+        self.files.iter().for_each(|f| f.release());
+    }
     /// All tensor names, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.index.keys().map(String::as_str)
@@ -121,6 +130,9 @@ impl Checkpoint {
     /// # Errors
     /// All differences together.
     pub fn check(&self, needed: &[WeightDecl], ignored: impl Fn(&str) -> bool) -> Result<(), Diagnostics> {
+        if self.is_lora() && needed.iter().all(|w| self.find(&w.name).is_none()) {
+            return Err(lora(&self.place()).into());
+        }
         let mut problems = Vec::new();
         let known = |name: &str| needed.iter().any(|w| w.name == name);
         let extra: Vec<&str> = self.names().filter(|n| !known(n) && !ignored(n)).collect();
@@ -157,6 +169,20 @@ impl Checkpoint {
         if problems.is_empty() { Ok(()) } else { Err(Diagnostics(problems)) }
     }
 
+    /// A float tensor's elements in another float dtype; `None` if it is stored as wanted, or cannot be made so.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::bytes`]; a finite element is beyond the dtype's range.
+    pub fn recast(&self, name: &str, ty: &TensorType) -> Result<Option<Vec<u8>>, Diagnostic> {
+        let Some(from) = self.dtype(name).filter(|d| d.is_float() && ty.dtype.is_float() && *d != ty.dtype) else {
+            return Ok(None);
+        };
+        if self.shape(name).map(<[usize]>::to_vec) != ty.shape.get() {
+            return Ok(None);
+        }
+        recast(name, from, &self.bytes(name)?, ty.dtype).map(Some)
+    }
+
     fn find(&self, name: &str) -> Option<(&Storage, &Entry)> {
         let (file, stored) = self.index.get(name)?;
         let file = &self.files[*file];
@@ -180,6 +206,16 @@ impl Checkpoint {
     }
 }
 
+/// Parts of the names of a low-rank adapter's tensors, in the layouts of diffusers, PEFT and kohya.
+const LORA: [&str; 5] = ["lora_A", "lora_B", "lora_down", "lora_up", ".lora."];
+
+/// The error for an adapter where a model is expected.
+pub fn lora(place: &str) -> Diagnostic {
+    Diagnostic::new("import", format!("{place} is a LoRA: it changes another model and is none itself"))
+        .expected_found("a model's weights", "low-rank adapter matrices")
+        .help("give the folder of the base model; merge the LoRA into it first (diffusers: `fuse_lora`, then `save_pretrained`)")
+}
+
 /// Advice with up to three names that look alike.
 fn nearest(name: &str, names: &[&str]) -> String {
     let mut ranked: Vec<(f64, &str)> = names.iter().map(|n| (strsim::normalized_levenshtein(name, n), *n)).collect();
@@ -194,29 +230,55 @@ fn nearest(name: &str, names: &[&str]) -> String {
     }
 }
 
-/// The tensor in another float dtype, rounded to nearest.
+/// Little-endian floats in another float dtype, rounded to nearest, in one pass.
 ///
 /// # Errors
 /// A finite element is beyond the dtype's range: it would become infinite.
-fn recast(name: &str, tensor: &Tensor, ty: &TensorType) -> Result<Tensor, Diagnostic> {
-    let values = tensor.to_f32();
-    let rounded: Vec<f32> = values.iter().map(|&x| ty.dtype.round(x)).collect();
-    match values.iter().zip(&rounded).find(|(x, y)| x.is_finite() && !y.is_finite()) {
-        None => Ok(Tensor::new(ty.clone(), Data::F32(rounded))),
-        Some((value, _)) => Err(Diagnostic::new("dtype", format!("tensor `{name}` cannot be stored as {}", ty.dtype))
-            .expected_found("magnitudes below 65520", value)
-            .help("store the weights as bf16, which has the range of f32 (--dtype bf16)")),
+fn recast(name: &str, from: DType, bytes: &[u8], to: DType) -> Result<Vec<u8>, Diagnostic> {
+    let half = |c: &[u8]| u16::from_le_bytes([c[0], c[1]]);
+    let read: fn(&[u8]) -> f32 = match from {
+        DType::F16 => |c| f16_to_f32(u16::from_le_bytes([c[0], c[1]])),
+        DType::BF16 => |c| bf16_to_f32(u16::from_le_bytes([c[0], c[1]])),
+        DType::F32 | DType::I32 | DType::U32 | DType::Bool | DType::Packed(_) => {
+            |c| f32::from_le_bytes([c[0], c[1], c[2], c[3]])
+        }
+    };
+    let values = bytes.chunks_exact(from.bits() / 8).map(read);
+    let mut out = Vec::with_capacity(values.len() * to.bits() / 8);
+    for x in values {
+        let start = out.len();
+        let infinite = match to {
+            DType::F16 => {
+                out.extend(f32_to_f16(x).to_le_bytes());
+                half(&out[start..]) & 0x7fff == 0x7c00
+            }
+            DType::BF16 => {
+                out.extend(f32_to_bf16(x).to_le_bytes());
+                half(&out[start..]) & 0x7fff == 0x7f80
+            }
+            DType::F32 | DType::I32 | DType::U32 | DType::Bool | DType::Packed(_) => {
+                out.extend(x.to_le_bytes());
+                false
+            }
+        };
+        if infinite && x.is_finite() {
+            return Err(Diagnostic::new("dtype", format!("tensor `{name}` cannot be stored as {to}"))
+                .expected_found("magnitudes below 65520", x)
+                .help("store the weights as bf16, which has the range of f32 (--dtype bf16)"));
+        }
     }
+    Ok(out)
 }
 
 impl WeightSource for Checkpoint {
     fn weight(&self, name: &str, ty: &TensorType) -> Result<Arc<Tensor>, Diagnostic> {
+        if let Some(bytes) = self.recast(name, ty)? {
+            let made = Tensor::from_bytes(ty.clone(), &bytes);
+            return made.map(Arc::new).map_err(|e| Diagnostic::new("import", format!("`{name}`: {e}")));
+        }
         let tensor = self.tensor(name)?;
         if tensor.ty == *ty {
             return Ok(Arc::new(tensor));
-        }
-        if tensor.ty.shape == ty.shape && tensor.ty.dtype.is_float() && ty.dtype.is_float() {
-            return recast(name, &tensor, ty).map(Arc::new);
         }
         Err(Diagnostic::new("import", format!("tensor `{name}` in {} has another type", self.place()))
             .expected_found(ty, &tensor.ty))
@@ -229,13 +291,14 @@ mod tests {
 
     #[test]
     fn weights_are_rounded_to_another_float_and_never_overflow() {
-        let tensor = |v: &[f32]| Tensor::f32(&[v.len()], v.to_vec());
-        let half = TensorType::new(DType::F16, [3]);
-        let rounded = recast("w", &tensor(&[1.0 / 3.0, -65519.0, f32::INFINITY]), &half).expect("in range");
-        assert_eq!(rounded.to_f32(), [0.33325195, -65504.0, f32::INFINITY]);
-        let error = recast("w", &tensor(&[0.0, 1.0, -65520.0]), &half).expect_err("beyond f16").to_string();
+        let bytes = |v: &[f32]| v.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+        let cast = |v: &[f32], to| recast("w", DType::F32, &bytes(v), to);
+        let back = |bytes: &[u8], from| recast("w", from, bytes, DType::F32);
+        let half = cast(&[1.0 / 3.0, -65519.0, f32::INFINITY], DType::F16).expect("in range");
+        assert_eq!(back(&half, DType::F16).expect("wider"), bytes(&[0.333_251_95, -65504.0, f32::INFINITY]));
+        let error = cast(&[0.0, 1.0, -65520.0], DType::F16).expect_err("beyond f16").to_string();
         assert!(error.contains("`w`") && error.contains("-65520") && error.contains("bf16"), "{error}");
-        let wide = TensorType::new(DType::BF16, [3]);
-        assert!(recast("w", &tensor(&[0.0, 1.0, -65520.0]), &wide).is_ok());
+        let wide = cast(&[0.0, 1.0, -65520.0], DType::BF16).expect("bf16 has the range of f32");
+        assert_eq!(back(&wide, DType::BF16).expect("wider"), bytes(&[0.0, 1.0, -65536.0]));
     }
 }

@@ -37,6 +37,18 @@ impl MappedFile {
     }
 }
 
+impl MappedFile {
+    /// Lets the system have the memory of pages that were read; they are read again when they are wanted.
+    pub fn release(&self) {
+        #[cfg(unix)]
+        if let Some(map) = &self.map {
+            // SAFETY: the map is read-only and shared with the file, so a dropped page comes back as it was.
+            // It is advice: where it is not taken, nothing is lost but memory.
+            let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        }
+    }
+}
+
 impl Deref for MappedFile {
     type Target = [u8];
     fn deref(&self) -> &[u8] {

@@ -1,6 +1,6 @@
 //! Models from folders, and from what is shipped.
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{self, Checkpoint};
 use crate::dit::{self, Dit};
 use crate::files::{found, list, open_checkpoint, parse_json, read_json, text_field};
 use crate::pipeline;
@@ -131,6 +131,9 @@ pub fn load_folder(folder: &Path) -> Result<LoadedModel, Diagnostics> {
     }
     let config = folder.join("config.json");
     if !config.exists() {
+        if let Some(adapter) = list(folder)?.iter().find(|p| is_adapter(p)) {
+            return Err(checkpoint::lora(&format!("`{}`", adapter.display())).into());
+        }
         return Err(Diagnostic::new("import", format!("`{shown}` is no model folder"))
             .expected_found("config.json with safetensors, or model_index.json", found(&list(folder)?))
             .into());
@@ -140,6 +143,12 @@ pub fn load_folder(folder: &Path) -> Result<LoadedModel, Diagnostics> {
     let architecture = Architecture::read(&config.display().to_string(), &json)?;
     let sampling = architecture.sampling(&config.display().to_string(), &json)?;
     LoadedModel::new(name, architecture, open_checkpoint(folder)?, sampling)
+}
+
+/// A file that training tools give to low-rank adapters.
+fn is_adapter(path: &Path) -> bool {
+    let name = path.file_name().map(|n| n.to_string_lossy().to_lowercase()).unwrap_or_default();
+    name == "adapter_config.json" || (name.contains("lora") && name.ends_with(".safetensors"))
 }
 
 fn shipped_digits() -> Result<LoadedModel, Diagnostics> {

@@ -85,6 +85,13 @@ impl Storage {
         };
         &all[entry.range.clone()] // in range: the header was checked against the length
     }
+    /// See [`MappedFile::release`].
+    pub fn release(&self) {
+        match &self.bytes {
+            Bytes::Mapped(map) => map.release(),
+            Bytes::Static(_) => {}
+        }
+    }
     /// Where a tensor's bytes as stored lie; `None` in a file that is part of the program.
     pub fn location(&self, entry: &Entry) -> Option<Location<'_>> {
         match &self.bytes {

@@ -5,7 +5,9 @@ use crate::dump::Dump;
 use crate::error::Error;
 use crate::event::{Event, Observer};
 use crate::explain;
+use crate::gpu::{Gpu, GpuSession};
 use crate::link;
+use crate::memory::{self, Residency};
 use crate::selftest;
 use crate::session::Session;
 use crate::target::Target;
@@ -18,12 +20,15 @@ use selvedge_codegen::{Choices, Tunable};
 use selvedge_ir::{DType, Diagnostic, Module, TensorType};
 use selvedge_passes::saturate::Rates;
 use selvedge_passes::{Pass, Specialize, StoreWeights};
+use selvedge_runtime::Refill;
 use selvedge_zoo::program::PipelineInfo;
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 pub use selvedge_passes::{Notes, Optimizer};
@@ -53,6 +58,8 @@ pub struct Settings {
     pub optimizer: Optimizer,
     /// Float type in which the weights of products are stored; as the checkpoint has them if absent.
     pub dtype: Option<DType>,
+    /// Device memory that a session may take, in bytes; absent: what the device is known to have.
+    pub max_memory: Option<u64>,
 }
 
 /// A compiled program.
@@ -69,6 +76,9 @@ pub struct Compiled {
     target: Target,
     unfused: bool,
 }
+
+/// Bytes of weights that are read before the memory of their pages is given back.
+const MAPPED: u64 = 128 << 20;
 
 /// What compiling took and gave.
 #[derive(Clone, Debug, PartialEq)]
@@ -209,14 +219,47 @@ impl Compiled {
         let names = self.manifest.weights.iter().map(|w| w.name.as_str()).zip(0u32..);
         let made: BTreeMap<&str, &Vec<u8>> =
             names.filter_map(|(name, i)| Some((name, self.constants.get(&i)?))).collect();
+        let read = AtomicU64::new(0);
         Bundle::streamed(manifest, self.kernels.clone(), self.module.to_string(), move |weight| {
             if let Some(bytes) = made.get(weight.name.as_str()) {
                 return Ok(Cow::Borrowed(bytes.as_slice()));
             }
             let ty = declared(&self.module, &weight.name).map_err(|e| e.to_string())?;
-            bundle_bytes(self.weights.as_ref(), &weight.name, ty).map_err(|e| e.to_string())
+            let bytes = bundle_bytes(self.weights.as_ref(), &weight.name, ty).map_err(|e| e.to_string())?;
+            if read.fetch_add(bytes.len() as u64, Ordering::Relaxed) + bytes.len() as u64 > MAPPED {
+                read.store(0, Ordering::Relaxed);
+                self.weights.release();
+            }
+            Ok(bytes)
         })
         .map_err(internal)
+    }
+    /// Bytes of a weight, by its index in the manifest.
+    fn weight(&self, index: usize) -> Result<Vec<u8>, String> {
+        let weight = self.manifest.weights.get(index).ok_or_else(|| format!("there is no weight {index}"))?;
+        if let Some(bytes) = u32::try_from(index).ok().and_then(|i| self.constants.get(&i)) {
+            return Ok(bytes.clone());
+        }
+        let ty = declared(&self.module, &weight.name).map_err(|e| e.to_string())?;
+        bundle_bytes(self.weights.as_ref(), &weight.name, ty).map(Cow::into_owned).map_err(|e| e.to_string())
+    }
+    /// Loads it on an adapter.
+    ///
+    /// # Errors
+    /// A weight that cannot be read, device trouble.
+    pub fn load(self, gpu: &Gpu, residency: Residency, events: &mut Observer) -> Result<Session, Error> {
+        let this = Arc::new(self);
+        let refill = this.clone();
+        let staged = (residency == Residency::Staged).then(|| Arc::new(move |i| refill.weight(i)) as Refill);
+        let loaded = GpuSession::load_staged(gpu, &this.bundle()?, &Default::default(), true, staged, events)?;
+        Ok(Session::gpu(loaded))
+    }
+    /// Changes the texts of kernels by their families: how tests plant bugs.
+    pub(crate) fn edit_kernels(&mut self, edit: &dyn Fn(&str, String) -> String) {
+        for (kernel, text) in self.manifest.kernels.iter_mut().zip(&mut self.kernels) {
+            *text = edit(&kernel.name, std::mem::take(text));
+            kernel.hash = selvedge_bundle::hash(text.as_bytes());
+        }
     }
     /// Writes the artefact's file and returns the number of bytes.
     ///
@@ -251,6 +294,19 @@ fn written(e: BundleError) -> Error {
 pub(crate) fn parts(manifest: Manifest, kernels: Vec<String>) -> Result<Bundle<'static>, Error> {
     Bundle::new(manifest, kernels, String::new(), |weight| Err(format!("weight `{}` has no source", weight.name)))
         .map_err(|e| Error::Internal(Diagnostic::new("bundle", e.to_string())))
+}
+
+/// Code generation alone, of a module that went through the passes.
+///
+/// # Errors
+/// As [`compile`].
+pub(crate) fn lowered(module: Module, weights: Weights, options: &Options) -> Result<Compiled, Error> {
+    let unfused = options.settings.optimizer == Optimizer::None;
+    let how = selvedge_codegen::Options { unfused, ..Default::default() };
+    let lowered = selvedge_codegen::compile(&module, &options.target, &how).map_err(refused)?;
+    let (manifest, kernels, constants) = (lowered.manifest, lowered.kernels, lowered.constants);
+    let (stages, notes, target, tunables) = (Vec::new(), Notes::default(), options.target.clone(), lowered.tunables);
+    Ok(Compiled { manifest, kernels, constants, module, weights, stages, notes, target, tunables, unfused })
 }
 
 /// Compiles a module with its weights; `pipeline` travels in the manifest.
@@ -350,7 +406,11 @@ pub fn session_with(
         }
         Device::Gpu(gpu) => {
             let options = Options { settings: settings.clone(), ..Options::new(gpu.target()) };
-            let compiled = compile(module, weights, pipeline, &options)?;
+            let budget = settings.max_memory.or_else(|| memory::available(device));
+            let (compiled, residency) = memory::compile_to_fit(module, weights, pipeline, &options, budget)?;
+            if residency == Residency::Staged {
+                return compiled.load(gpu, residency, events);
+            }
             let ready = tune::ready(gpu, compiled, events)?;
             if ready.report.measured > 0 {
                 events(Event::Note(ready.report.lines().join("\n")));
@@ -391,7 +451,7 @@ pub fn optimise(module: Module, names: &[String], settings: &Settings) -> Result
 }
 
 /// The pipeline for a target.
-fn passes(settings: &Settings, target: &Target) -> Vec<Box<dyn Pass>> {
+pub(crate) fn passes(settings: &Settings, target: &Target) -> Vec<Box<dyn Pass>> {
     let rates = Rates {
         bytes_per_second: target.rates.bytes_per_second,
         flops_per_second: target.rates.flops_per_second,

@@ -11,7 +11,7 @@ use selvedge_codegen::target::{Rates, Subgroups, Target};
 use selvedge_ir::interp::{Run, RunOutput};
 use selvedge_ir::{DType, Data, Diagnostic, Tensor, TensorType};
 use selvedge_runtime::{
-    DeviceChoice, DeviceFacts, ErrorKind, HostData, HostTensor, LoadOptions, Profile, Progress, RunRequest,
+    DeviceChoice, DeviceFacts, ErrorKind, HostData, HostTensor, LoadOptions, Profile, Progress, Refill, RunRequest,
     RuntimeError, Stage, Tensors,
 };
 use std::borrow::Cow;
@@ -128,14 +128,30 @@ impl GpuSession {
         trusted: bool,
         events: &mut Observer,
     ) -> Result<GpuSession, Error> {
+        GpuSession::load_staged(gpu, bundle, linked, trusted, None, events)
+    }
+    /// As [`GpuSession::load`]; with `staged`, weights that one stage alone reads are on the device only while it runs, and come
+    /// from there each time.
+    ///
+    /// # Errors
+    /// As [`GpuSession::load`].
+    pub fn load_staged(
+        gpu: &Gpu,
+        bundle: &Bundle<'_>,
+        linked: &LinkedFiles,
+        trusted: bool,
+        staged: Option<Refill>,
+        events: &mut Observer,
+    ) -> Result<GpuSession, Error> {
         if let Some(plan) = bundle.manifest().plans.first() {
-            events(Event::Peak(plan.peak_bytes()));
+            events(Event::Peak(if staged.is_some() { plan.staged_peak_bytes() } else { plan.peak_bytes() }));
         }
         let read = |_: &Weight, link: &Link| linked.bytes(link).map(Cow::Borrowed).map_err(|e| e.to_string());
         let cache = DeviceCache::of(gpu);
         let known = cache.read(PIPELINES);
         let pipelines = known.as_deref();
-        let options = LoadOptions { trusted, warm_up: true, linked: Some(&read), pipelines, ..LoadOptions::default() };
+        let options =
+            LoadOptions { trusted, warm_up: true, staged, linked: Some(&read), pipelines, ..LoadOptions::default() };
         let mut progress = |p: Progress| {
             events(match p.stage {
                 Stage::Weights => Event::Upload { done: p.done, total: p.total },

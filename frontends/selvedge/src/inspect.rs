@@ -1,33 +1,112 @@
 //! What a model or a compiled file holds, as JSON.
 
-use crate::compile::{Options, Report};
+use crate::compile::{self, Options, Report, Settings};
 use crate::error::Error;
-use crate::open::{BundleFile, Opened};
+use crate::flops;
+use crate::memory::{self, Freedom, Usage};
+use crate::open::{BundleFile, Opened, Source};
+use crate::presets::{self, Preset};
 use crate::target::Target;
+use crate::weights::{Random, Weights};
 use selvedge_bundle::manifest::Manifest;
 use selvedge_import::LoadedModel;
 use selvedge_import::model::Architecture;
 use selvedge_ir::{Module, TensorType};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
 
-/// The facts of a model (its plan for `portable` and a batch among them) or of a compiled file.
+/// What a plan is made for.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// Images made by one run; 1 if absent.
+    pub batch: Option<usize>,
+    /// Height and width of a preset's picture in pixels.
+    pub size: Option<[usize; 2]>,
+    /// How it is compiled.
+    pub settings: Settings,
+}
+
+/// The facts of what a name stands for: a preset (see [`presets::NAMES`]), or else as [`inspect`].
 ///
 /// # Errors
-/// A damaged file; a model that does not compile.
-pub fn inspect(opened: Opened, batch: usize) -> Result<Value, Error> {
+/// As [`inspect`]; a size that a preset cannot have.
+pub fn inspect_named(name: &str, request: &Request) -> Result<Value, Error> {
+    let options = presets::Options { batch: request.batch, size: request.size, ..presets::Options::default() };
+    let Some(preset) = presets::preset(name, &options).filter(|_| !Path::new(name).exists()) else {
+        return inspect(Opened::open(name)?, request);
+    };
+    let Preset { module, function, batch, size: [height, width] } = preset?;
+    let flops = flops::of_function(&module, function);
+    let weights: Weights = Arc::new(Random::default());
+    let options = Options { settings: request.settings.clone(), ..Options::new(Target::portable()) };
+    let compiled = compile::compile(module, weights, Value::Null, &options)?;
+    Ok(json!({
+        "kind": "preset", "name": name, "size": format!("{width}x{height}"),
+        "weights": self::weights(compiled.module()),
+        "gflop": {function: flops as f64 / 1e9},
+        "memory": usage(compiled.manifest()),
+        "plan": plan(batch, &compiled.report()),
+    }))
+}
+
+/// The facts of a model (its plan for `portable` and a batch among them) or of a compiled file. Of weights only the headers of
+/// their files are read.
+///
+/// # Errors
+/// A damaged file; a model that does not compile; a plan that does not fit the memory it may take.
+pub fn inspect(opened: Opened, request: &Request) -> Result<Value, Error> {
     match opened {
-        Opened::Model(model) => inspect_model(*model, batch),
+        Opened::Model(model) => inspect_model(*model, request),
         Opened::Bundle(file) => inspect_bundle(&file),
     }
 }
 
-fn inspect_model(model: LoadedModel, batch: usize) -> Result<Value, Error> {
+/// Parts of a pipeline, by the first word of their weights' names; other weights are the transformer's.
+const PARTS: [&str; 6] = ["text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "transformer", "vae"];
+
+/// The weights of each part.
+fn components(module: &Module) -> Value {
+    let mut parts: BTreeMap<&str, Vec<(String, u64, u64)>> = BTreeMap::new();
+    for w in &module.weights {
+        let first = w.name.split('.').next().unwrap_or("");
+        let part = if PARTS.contains(&first) { first } else { "transformer" };
+        let fact = (w.ty.dtype.to_string(), w.ty.elements().unwrap_or(0) as u64, w.ty.dtype.bits() as u64);
+        parts.entry(part).or_default().push(fact);
+    }
+    parts
+        .into_iter()
+        .map(|(part, tensors)| (part.to_string(), facts(tensors.into_iter())))
+        .collect::<Map<_, _>>()
+        .into()
+}
+
+/// Work of one call of each function of the schedule.
+fn work(module: &Module) -> Value {
+    let s = &module.schedule;
+    let steps = s.steps.iter().flat_map(|l| &l.functions);
+    let names = [&s.prepare, &s.condition].into_iter().flatten().chain(steps).chain(&s.decode);
+    let gflop = |name: &String| (name.clone(), json!(flops::of_function(module, name) as f64 / 1e9));
+    names.map(gflop).collect::<Map<_, _>>().into()
+}
+
+fn usage(manifest: &Manifest) -> Value {
+    manifest.plans.first().map_or(Value::Null, |plan| Usage::new(manifest, plan).to_json())
+}
+
+fn inspect_model(model: LoadedModel, request: &Request) -> Result<Value, Error> {
+    let batch = request.batch.unwrap_or(1);
     let Architecture::Dit(c) = model.architecture.clone();
     let (name, sampling, vae) = (model.name.clone(), model.sampling.clone(), model.vae.clone());
     let files: Vec<String> = model.checkpoint.origins().iter().map(|s| s.to_string()).collect();
     let source = Opened::Model(Box::new(model)).source(batch, None)?;
-    let compiled = source.compile(&Options::new(Target::portable()))?;
+    let options = Options { settings: request.settings.clone(), ..Options::new(Target::portable()) };
+    let (compiled, gflop) = match &source {
+        Source::Program { program, .. } => (source.compile(&options)?, work(&program.module)),
+        Source::Bundle { .. } => (source.compile(&options)?, Value::Null),
+    };
+    memory::fit(compiled.manifest(), request.settings.max_memory, Freedom { batch, size: false })?;
     let config = json!({
         "layout": format!("{:?}", c.layout), "input_size": c.input_size, "patch_size": c.patch_size,
         "in_channels": c.in_channels, "out_channels": c.out_channels, "hidden_size": c.hidden_size, "depth": c.depth,
@@ -43,6 +122,9 @@ fn inspect_model(model: LoadedModel, batch: usize) -> Result<Value, Error> {
         "autoencoder": vae,
         "files": files,
         "weights": weights(compiled.module()),
+        "components": components(compiled.module()),
+        "gflop": gflop,
+        "memory": usage(compiled.manifest()),
         "plan": plan(batch, &compiled.report()),
     }))
 }
@@ -98,6 +180,7 @@ fn inspect_bundle(file: &BundleFile) -> Result<Value, Error> {
         "linked_weights": manifest.weights.iter().filter(|w| w.link.is_some()).count(),
         "linked_files": linked.paths().map(|p| p.display().to_string()).collect::<Vec<_>>(),
         "kernels": hashes.len(),
+        "memory": usage(manifest),
         "plans": plans(manifest),
         "pipeline": manifest.pipeline,
     }))

@@ -54,6 +54,7 @@ pub mod device;
 pub mod gpu;
 pub mod host;
 pub mod link;
+pub mod memory;
 pub mod session;
 pub mod weights;
 
@@ -62,6 +63,7 @@ pub mod sample;
 pub mod text;
 
 pub mod bench;
+pub mod bisect;
 pub mod check;
 pub mod compare;
 pub mod flops;

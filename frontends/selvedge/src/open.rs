@@ -6,13 +6,15 @@ use crate::error::Error;
 use crate::event::Observer;
 use crate::gpu::GpuSession;
 use crate::link::LinkedFiles;
+use crate::memory::{self, Freedom, Residency};
 use crate::selftest;
 use crate::session::Session;
 use crate::weights::{self, Cached, Weights};
-use selvedge_bundle::Bundle;
-use selvedge_bundle::manifest::Manifest;
+use selvedge_bundle::manifest::{Link, Manifest};
+use selvedge_bundle::{Bundle, WeightBytes};
 use selvedge_import::{LoadedModel, MappedFile, ProgramOptions, SHIPPED};
 use selvedge_ir::{Diagnostic, Module};
+use selvedge_runtime::Refill;
 use selvedge_zoo::program::{PipelineInfo, Program};
 use selvedge_zoo::samplers::{Ddim, FlowMethod, Gaussian, GaussianMethod, RectifiedFlow, Sampler};
 use std::path::Path;
@@ -32,7 +34,7 @@ pub struct BundleFile {
     pub path: String,
     /// The user takes its maker's word: its kernels run without bounds checks and loop bounding (they do not by default).
     pub trusted: bool,
-    bytes: MappedFile,
+    bytes: Arc<MappedFile>,
 }
 
 /// Something that makes pictures, of one batch size.
@@ -143,8 +145,15 @@ impl BundleFile {
     pub fn open(path: &Path) -> Result<BundleFile, Error> {
         let bytes = MappedFile::open(path)
             .map_err(|e| Diagnostic::new("bundle", format!("cannot read `{}`: {e}", path.display())))?;
-        let file = BundleFile { path: path.display().to_string(), trusted: false, bytes };
-        file.bundle()?;
+        let file = BundleFile { path: path.display().to_string(), trusted: false, bytes: Arc::new(bytes) };
+        if let Err(error) = file.bundle() {
+            let lora = selvedge_import::Checkpoint::open_file(path).is_ok_and(|c| c.is_lora());
+            return Err(if lora {
+                selvedge_import::checkpoint::lora(&format!("`{}`", file.path)).into()
+            } else {
+                error
+            });
+        }
         Ok(file)
     }
     /// The checked contents.
@@ -182,10 +191,29 @@ impl BundleFile {
     /// # Errors
     /// The device lacks what it needs, weights are damaged or missing, device trouble.
     pub fn session(&self, device: &Device, events: &mut Observer) -> Result<Session, Error> {
+        self.session_within(device, None, events)
+    }
+    /// The same in at most so many bytes of device memory (see [`memory::fit`]).
+    ///
+    /// # Errors
+    /// As [`BundleFile::session`]; it does not fit.
+    pub fn session_within(
+        &self,
+        device: &Device,
+        max_memory: Option<u64>,
+        events: &mut Observer,
+    ) -> Result<Session, Error> {
         let (bundle, linked) = (self.bundle()?, self.linked()?);
         match device {
             Device::Gpu(gpu) => {
+                let budget = max_memory.or_else(|| memory::available(device));
+                let residency = memory::fit(bundle.manifest(), budget, Freedom::default())?;
                 selftest::check(gpu, bundle.selftests(), self.trusted)?;
+                if residency == Residency::Staged {
+                    let staged = Some(self.refill(&bundle)?);
+                    let loaded = GpuSession::load_staged(gpu, &bundle, &linked, self.trusted, staged, events)?;
+                    return Ok(Session::gpu(loaded));
+                }
                 let session = GpuSession::load(gpu, &bundle, &linked, self.trusted, events)?;
                 let (path, trusted) = (self.path.clone(), self.trusted);
                 Ok(Session::gpu(session.reloading(Box::new(move |gpu| {
@@ -195,6 +223,37 @@ impl BundleFile {
             }
             Device::Host => Ok(Session::host(self.module()?, Arc::new(weights::of_bundle(&bundle, &linked)?))),
         }
+    }
+}
+
+impl BundleFile {
+    /// Reads weights again, where they are; they are checked now.
+    fn refill(&self, bundle: &Bundle<'_>) -> Result<Refill, Error> {
+        enum Place {
+            Here(std::ops::Range<usize>),
+            Linked(Link),
+        }
+        let linked = self.linked()?;
+        let mut places = Vec::new();
+        for i in 0..bundle.manifest().weights.len() {
+            let bad = |e: String| Diagnostic::new("bundle", format!("`{}`: {e}", self.path));
+            places.push(match bundle.weight(i).map_err(|e| bad(e.to_string()))? {
+                WeightBytes::Here(bytes) => {
+                    let start = bytes.as_ptr() as usize - self.bytes.as_ptr() as usize; // it borrows from the map
+                    Place::Here(start..start + bytes.len())
+                }
+                WeightBytes::Linked(link) => {
+                    linked.checked(bundle, i, link)?;
+                    Place::Linked(link.clone())
+                }
+            });
+        }
+        let bytes = self.bytes.clone();
+        Ok(Arc::new(move |i| match places.get(i) {
+            Some(Place::Here(range)) => Ok(bytes[range.clone()].to_vec()),
+            Some(Place::Linked(link)) => linked.bytes(link).map(<[u8]>::to_vec).map_err(|e| e.to_string()),
+            None => Err(format!("there is no weight {i}")),
+        }))
     }
 }
 
@@ -250,7 +309,7 @@ impl Source {
                 settings,
                 events,
             ),
-            Source::Bundle { file, .. } => file.session(device, events),
+            Source::Bundle { file, .. } => file.session_within(device, settings.max_memory, events),
         }
     }
 }

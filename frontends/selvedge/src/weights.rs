@@ -22,6 +22,8 @@ pub trait Stored: WeightSource + Send + Sync {
     fn bytes(&self, name: &str, ty: &TensorType) -> Result<Cow<'_, [u8]>, Diagnostic> {
         Ok(Cow::Owned(self.weight(name, ty)?.to_bytes()))
     }
+    /// Gives back what memory it can; called now and then while all weights are read one after the other.
+    fn release(&self) {}
     /// Where those bytes lie on disk; `None` if the file has them in another form.
     ///
     /// # Errors
@@ -54,9 +56,15 @@ impl Stored for Random {
 }
 impl Stored for BTreeMap<String, Arc<Tensor>> {}
 impl Stored for Checkpoint {
+    fn release(&self) {
+        Checkpoint::release(self);
+    }
     fn bytes(&self, name: &str, ty: &TensorType) -> Result<Cow<'_, [u8]>, Diagnostic> {
         if self.dtype(name) == Some(ty.dtype) && self.shape(name).map(<[usize]>::to_vec) == ty.shape.get() {
             return Checkpoint::bytes(self, name);
+        }
+        if let Some(bytes) = self.recast(name, ty)? {
+            return Ok(Cow::Owned(bytes));
         }
         Ok(Cow::Owned(self.weight(name, ty)?.to_bytes()))
     }
@@ -67,6 +75,9 @@ impl Stored for Checkpoint {
     }
 }
 impl<S: Stored> Stored for Cached<S> {
+    fn release(&self) {
+        self.source.release();
+    }
     fn bytes(&self, name: &str, ty: &TensorType) -> Result<Cow<'_, [u8]>, Diagnostic> {
         self.source.bytes(name, ty)
     }

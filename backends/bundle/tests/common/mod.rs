@@ -83,8 +83,8 @@ pub fn manifest() -> Manifest {
         plans: vec![Plan {
             size: "batch=1".to_string(),
             buffers: vec![
-                Buffer { label: "weights".to_string(), bytes: 768, access: Access::Read },
-                Buffer { label: "arena".to_string(), bytes: 1024, access: Access::ReadWrite },
+                Buffer { label: "weights".to_string(), bytes: 768, access: Access::Read, stage: None },
+                Buffer { label: "arena".to_string(), bytes: 1024, access: Access::ReadWrite, stage: None },
             ],
             weights: vec![
                 WeightSlot { weight: 0, start: 0, region: region(0, 0, 6) },

@@ -7,7 +7,7 @@ use crate::flat::flatten;
 use crate::lower::by_fours;
 use crate::names::{self, Stage};
 use crate::select::{Selection, base, is_data, select, separate};
-use selvedge_bundle::manifest::Weight;
+use selvedge_bundle::manifest::{Stage as Residence, Weight};
 use selvedge_ir::func::Target as Goes;
 use selvedge_ir::ops::Const;
 use selvedge_ir::{DType, Diagnostic, Function, Op, TensorType, ValueId};
@@ -73,14 +73,14 @@ impl Compiler<'_> {
                     p.inputs.push((input.name.clone(), tensor));
                     tensor
                 }
-                Some((Op::Weight(w), _)) if p.selection.stored[id.0 as usize] => self.weight(&w.name, &ty)?,
+                Some((Op::Weight(w), _)) if p.selection.stored[id.0 as usize] => self.weight(stage, &w.name, &ty)?,
                 Some((Op::State(s), _)) => *self
                     .names
                     .states
                     .get(&s.name)
                     .ok_or_else(|| internal(format!("state `{}` is not declared", s.name)))?,
                 Some((Op::Const(c), _)) if is_data(&p.flat, id) && p.selection.stored[id.0 as usize] => {
-                    self.constant(c, &ty)?
+                    self.constant(stage, c, &ty)?
                 }
                 Some(_) | None => continue,
             };
@@ -152,10 +152,20 @@ impl Compiler<'_> {
         Ok(p)
     }
 
-    fn weight(&mut self, name: &str, ty: &TensorType) -> Result<TensorId, Diagnostic> {
+    fn weight(&mut self, stage: Stage, name: &str, ty: &TensorType) -> Result<TensorId, Diagnostic> {
+        // What is called from outside may be called at any time.
+        let residence = match stage {
+            Stage::Prepare => vec![Residence::Prepare],
+            Stage::Condition => vec![Residence::Condition],
+            Stage::Step => vec![Residence::Steps],
+            Stage::Decode => vec![Residence::Decode],
+            Stage::Library => Residence::ALL.to_vec(),
+        };
         if let Some(i) = self.weights.iter().position(|w| w.name == name) {
+            self.readers[i].extend(residence);
             return Ok(self.weight_tensors[i]);
         }
+        self.readers.push(residence.into_iter().collect());
         self.tensors.push(names::weight(name, ty)?);
         self.weights.push(Weight {
             name: name.to_string(),
@@ -169,14 +179,14 @@ impl Compiler<'_> {
     }
 
     /// A constant as a weight of its own, named by its contents.
-    fn constant(&mut self, c: &Const, ty: &TensorType) -> Result<TensorId, Diagnostic> {
+    fn constant(&mut self, stage: Stage, c: &Const, ty: &TensorType) -> Result<TensorId, Diagnostic> {
         // A bool takes a word on the device.
         let bytes: Vec<u8> = match ty.dtype {
             DType::Bool => c.data.0.iter().flat_map(|b| u32::from(*b != 0).to_le_bytes()).collect(),
             _ => c.data.0.to_vec(),
         };
         let hash = selvedge_bundle::hash(&bytes);
-        let tensor = self.weight(&format!("const:{ty}:{hash}"), ty)?;
+        let tensor = self.weight(stage, &format!("const:{ty}:{hash}"), ty)?;
         let index = self.weight_tensors.iter().position(|t| *t == tensor).expect("the weight was just found");
         self.weights[index].hash = hash;
         self.constants.insert(index as u32, bytes);

@@ -35,6 +35,7 @@ impl Program {
             label: format!("buffer {i}"),
             bytes: *bytes,
             access: *access,
+            stage: None,
         };
         let manifest = Manifest {
             format: FORMAT,

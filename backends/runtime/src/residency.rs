@@ -1,0 +1,115 @@
+//! Weights that are on the device only while the stage that reads them runs.
+
+use crate::error::RuntimeError;
+use crate::load::Session;
+use crate::pipelines::{Layouts, function_groups};
+use crate::transfer::{Upload, new_buffer};
+use selvedge_bundle::manifest::{ALIGN, Buffer, Stage};
+use std::sync::Arc;
+
+/// Gives the bytes of a weight (by its index in the manifest) again, or says why it cannot.
+pub type Refill = Arc<dyn Fn(usize) -> Result<Vec<u8>, String> + Send + Sync>;
+
+/// What a staged session needs to bring a stage's weights back.
+pub(crate) struct Staged {
+    pub refill: Refill,
+    pub layouts: Layouts,
+    /// Stages whose weights are on the device.
+    pub present: Vec<Stage>,
+    /// The most bytes of the plan's buffers that were there at once.
+    pub peak: u64,
+}
+
+/// The buffer that stands for one that is absent.
+const ABSENT: u64 = ALIGN;
+
+/// A buffer to begin with: absent if a stage will bring it.
+pub(crate) fn first_size(buffer: &Buffer, staged: bool) -> u64 {
+    if staged && buffer.stage.is_some() { ABSENT } else { buffer.bytes }
+}
+
+impl Session {
+    /// Functions that a stage of the schedule runs.
+    fn functions_of(&self, stage: Stage) -> Result<Vec<usize>, RuntimeError> {
+        let Some(schedule) = &self.plan.schedule else { return Ok(Vec::new()) };
+        let names: Vec<&String> = match stage {
+            Stage::Prepare => schedule.prepare.iter().collect(),
+            Stage::Condition => schedule.condition.iter().collect(),
+            Stage::Steps => schedule.steps.iter().collect(),
+            Stage::Decode => schedule.decode.iter().collect(),
+        };
+        names.into_iter().map(|name| self.function_index(name)).collect()
+    }
+
+    /// Brings a stage's weights to the device, if they are not there; others' are freed first.
+    pub(crate) fn enter(&mut self, stage: Stage) -> Result<(), RuntimeError> {
+        let Some(staged) = &self.staged else { return Ok(()) };
+        if staged.present.contains(&stage) {
+            return Ok(());
+        }
+        for other in staged.present.clone() {
+            self.leave(other)?;
+        }
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        for (i, buffer) in self.plan.buffers.iter().enumerate().filter(|(_, b)| b.stage == Some(stage)) {
+            self.buffers[i] = new_buffer(&self.gpu, &buffer.label, buffer.bytes, usage)?;
+        }
+        self.upload(stage)?;
+        for function in self.functions_of(stage)? {
+            let Some(staged) = &self.staged else { return Ok(()) };
+            self.groups[function] = function_groups(&self.gpu, &self.plan, function, &staged.layouts, &self.buffers)?;
+        }
+        if let Some(staged) = &mut self.staged {
+            staged.present.push(stage);
+        }
+        let allocated = self.allocated();
+        if let Some(staged) = &mut self.staged {
+            staged.peak = staged.peak.max(allocated);
+        }
+        Ok(())
+    }
+
+    /// Frees a stage's weights. Nothing that reads them may be under way.
+    pub(crate) fn leave(&mut self, stage: Stage) -> Result<(), RuntimeError> {
+        let Some(staged) = &mut self.staged else { return Ok(()) };
+        if !staged.present.contains(&stage) {
+            return Ok(());
+        }
+        staged.present.retain(|s| *s != stage);
+        for function in self.functions_of(stage)? {
+            self.groups[function] = Vec::new();
+        }
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        for (i, buffer) in self.plan.buffers.iter().enumerate().filter(|(_, b)| b.stage == Some(stage)) {
+            self.buffers[i].destroy();
+            self.buffers[i] = new_buffer(&self.gpu, &buffer.label, ABSENT, usage)?;
+        }
+        self.gpu.wait(None, "freeing weights")
+    }
+
+    /// Bytes of the plan's buffers that are there.
+    pub(crate) fn allocated(&self) -> u64 {
+        let there = |stage: Stage| self.staged.as_ref().is_none_or(|s| s.present.contains(&stage));
+        let planned = self.plan.buffers.iter().zip(&self.buffers);
+        planned.filter(|(buffer, _)| buffer.stage.is_none_or(there)).map(|(_, b)| b.size()).sum()
+    }
+
+    /// Writes the weights of a stage's buffers.
+    fn upload(&self, stage: Stage) -> Result<(), RuntimeError> {
+        let Some(staged) = &self.staged else { return Ok(()) };
+        let mut upload = Upload::new(&self.gpu);
+        let mut slots: Vec<_> = self.plan.weights.iter().collect();
+        slots.retain(|slot| self.plan.buffers[slot.region.buffer as usize].stage == Some(stage));
+        slots.sort_by_key(|slot| (slot.weight, slot.start));
+        for slots in slots.chunk_by(|a, b| a.weight == b.weight) {
+            let bytes = (staged.refill)(slots[0].weight as usize).map_err(RuntimeError::BadInput)?;
+            for slot in slots {
+                let part = bytes.get(slot.start as usize..(slot.start + slot.region.bytes) as usize);
+                let part = part.ok_or_else(|| RuntimeError::BadInput("a weight came back with another size".into()))?;
+                let buffer = &self.buffers[slot.region.buffer as usize];
+                upload.write(buffer, slot.region.offset, part, &mut |_| {})?;
+            }
+        }
+        upload.flush()
+    }
+}

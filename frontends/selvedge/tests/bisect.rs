@@ -1,0 +1,95 @@
+//! Planted bugs: a weight in another's place, a pass that changes the meaning, a kernel that computes something else.
+
+use selvedge::bisect::{Guilty, Suspects, bisect};
+use selvedge::compile::Settings;
+use selvedge::{Device, DeviceChoice};
+use selvedge_ir::scalar::{Binary, Body};
+use selvedge_ir::{Diagnostic, Module, Op, ops::Map};
+use selvedge_passes::Pass;
+use std::path::{Path, PathBuf};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
+}
+
+fn gpu() -> Device {
+    Device::choose(&DeviceChoice::Gpu, &mut |_| {}).expect("these tests need a GPU driver")
+}
+
+#[test]
+fn a_case_that_passes_has_nobody_to_blame() {
+    let device = gpu();
+    let found = bisect(&fixture("dit-original"), &device, None, &Suspects::new(&Settings::default(), &device));
+    assert_eq!(found.expect("a case"), []);
+}
+
+#[test]
+fn a_weight_in_anothers_place_is_the_imports() {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("bisect-swapped");
+    std::fs::create_dir_all(&folder).expect("the target folder is writable");
+    for file in ["config.json", "case.json", "io.safetensors", "model.safetensors"] {
+        std::fs::copy(fixture("dit-original").join(file), folder.join(file)).expect("a fixture's file");
+    }
+    // The names of two tensors of one shape change places in the header.
+    let path = folder.join("model.safetensors");
+    let bytes = std::fs::read(&path).expect("copied");
+    let [first, second] = ["\"blocks.0.attn.proj.weight\"", "\"blocks.1.attn.proj.weight\""];
+    let at = |name: &str| bytes.windows(name.len()).position(|w| w == name.as_bytes()).expect("in the header");
+    let mut swapped = bytes.clone();
+    swapped[at(first)..at(first) + first.len()].copy_from_slice(second.as_bytes());
+    swapped[at(second)..at(second) + second.len()].copy_from_slice(first.as_bytes());
+    std::fs::write(&path, swapped).expect("writable");
+    let found = bisect(&folder, &Device::Host, None, &Suspects::new(&Settings::default(), &Device::Host));
+    let found = found.expect("a case");
+    assert!(!found.is_empty() && found.iter().all(|f| f.guilty == Guilty::Import), "{found:?}");
+}
+
+/// Makes a difference of the first sum of two values.
+struct Planted;
+
+impl Pass for Planted {
+    fn name(&self) -> &'static str {
+        "planted"
+    }
+    fn summary(&self) -> &'static str {
+        "a bug"
+    }
+    fn run(&self, mut module: Module) -> Result<Module, Diagnostic> {
+        let sum = Body::binary(Binary::Add);
+        for value in module.functions.iter_mut().flat_map(|f| &mut f.values) {
+            if let selvedge_ir::Def::Op { op: Op::Map(map), .. } = &mut value.def
+                && map.body == sum
+            {
+                *map = Map { body: Body::binary(Binary::Sub) };
+                break;
+            }
+        }
+        Ok(module)
+    }
+}
+
+#[test]
+fn a_pass_that_changes_the_meaning_is_named() {
+    let mut suspects = Suspects::new(&Settings::default(), &Device::Host);
+    suspects.passes.insert(1, Box::new(Planted));
+    let found = bisect(&fixture("dit-original"), &Device::Host, None, &suspects).expect("a case");
+    assert!(!found.is_empty());
+    assert_eq!(found[0].guilty, Guilty::Rule("planted".into()), "{}", found[0]);
+    assert_eq!(found[0].operator, "map", "{}", found[0]);
+    assert!(found[0].place.is_some(), "{}", found[0]);
+}
+
+#[test]
+fn a_kernel_that_computes_something_else_is_named() {
+    let device = gpu();
+    let mut suspects = Suspects::new(&Settings::default(), &device);
+    // GELU, wherever it was fused.
+    suspects.kernels =
+        &|_, text| text.replace("tanh_of(", "0.9 * tanh_of(").replace("fn 0.9 * tanh_of(", "fn tanh_of(");
+    let found = bisect(&fixture("dit-original"), &device, None, &suspects).expect("a case");
+    assert!(!found.is_empty(), "a kernel was changed");
+    let Guilty::Kernel(family) = &found[0].guilty else { panic!("{}", found[0]) };
+    assert!(!family.is_empty() && family != "unknown", "{}", found[0]);
+    let place = found[0].place.clone().unwrap_or_default();
+    assert!(place.contains(".rs:"), "{}", found[0]);
+}
