@@ -174,7 +174,7 @@ fn import(run: &CaseRun, weights: &Weights, tol: Option<f64>) -> Result<Option<F
             wrong.push((found.unwrap_or((usize::MAX, ValueId(u32::MAX))), expected.name.clone(), comparison));
         }
     }
-    wrong.sort_by(|a, b| a.0.cmp(&b.0));
+    wrong.sort_by_key(|w| w.0);
     Ok(wrong.into_iter().next().map(|((function, id), name, comparison)| {
         let function = run.module.functions.get(function);
         let place = function.and_then(|f| f.value(id).places.first()).map(ToString::to_string);
