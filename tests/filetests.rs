@@ -23,7 +23,7 @@ fn main() {
 
 fn devices(command: &Command) -> Vec<String> {
     match command {
-        Command::Run(devices) => devices.clone(),
+        Command::Run(devices) | Command::Sample(_, devices) => devices.clone(),
         Command::Parse
         | Command::Verify
         | Command::Pass(_)

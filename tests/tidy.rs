@@ -60,7 +60,20 @@ const IMPORTS: [(&str, &[&str]); 13] = [
         &["selvedge", "annotate-snippets", "clap", "indicatif", "png", "serde", "serde_json", "tempfile", "thiserror"],
     ),
     ("tests", &["selvedge", "selvedge-ir", "selvedge-passes", "libtest-mimic", "proptest", "serde_json", "tempfile"]),
-    ("benches", &["selvedge", "selvedge-ir", "selvedge-shaders", "criterion", "wgpu", "pollster", "bytemuck"]),
+    (
+        "benches",
+        &[
+            "selvedge",
+            "selvedge-codegen",
+            "selvedge-ir",
+            "selvedge-passes",
+            "selvedge-shaders",
+            "criterion",
+            "wgpu",
+            "pollster",
+            "bytemuck",
+        ],
+    ),
 ];
 
 /// Crates with one module that may contain unsafe code.

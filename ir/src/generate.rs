@@ -11,10 +11,11 @@ mod rng;
 mod view;
 
 use crate::dtype::DType;
-use crate::func::{Builder, Function};
-use crate::module::{Module, StateDecl};
+use crate::func::{Builder, Function, Return, Target};
+use crate::interp::Run;
+use crate::module::{Module, Schedule, StateDecl, StepLoop, TableDecl};
 use crate::ops::{OpKind, State};
-use crate::shape::TensorType;
+use crate::shape::{Shape, TensorType};
 use crate::tensor::{Data, Tensor};
 use emit::Emit;
 pub use rng::Rng;
@@ -77,6 +78,54 @@ pub fn module(seed: u64, options: &Options) -> Module {
         module.add_function(f).expect("names are distinct");
     }
     module
+}
+
+/// A sampling program with the random function `main` as its step: the last parameter is carried, some of the others are
+/// tables, the rest inputs of the run; all its outputs are traced.
+pub fn scheduled(seed: u64, options: &Options) -> Module {
+    let mut module = module(seed, options);
+    let mut rng = Rng::new(seed ^ 0x5ced);
+    let main = module.functions.iter_mut().find(|f| f.name == "main").expect("every random module has it");
+    let params: Vec<(String, TensorType)> =
+        main.params().into_iter().map(|(n, id)| (n.to_string(), main.ty(id).clone())).collect();
+    let ((carried, ty), others) = params.split_last().expect("every random function has parameters");
+    let (carried, ty) = (carried.clone(), ty.clone());
+    let next = main.ids().rev().find(|id| *main.ty(*id) == ty).expect("the parameter itself has its type");
+    let trace = main.outputs().iter().map(|(n, _)| n.to_string()).filter(|n| *n != carried).collect();
+    main.returns.retain(|r| r.target != Target::Output(carried.clone()));
+    main.returns.push(Return { target: Target::Output(carried.clone()), value: next });
+    let tables = others.iter().filter(|_| rng.chance(0.7));
+    let tables = tables.map(|(name, ty)| TableDecl { name: name.clone(), ty: ty.clone() }).collect();
+    let steps = StepLoop { functions: vec!["main".into()], carry: vec![carried], tables, tabulate: None };
+    module.schedule = Schedule { steps: Some(steps), trace, ..Schedule::default() };
+    module
+}
+
+/// Inputs and tables of a run of so many steps, drawn like [`inputs`]; everything that can be is traced.
+pub fn run(seed: u64, module: &Module, steps: usize) -> Run {
+    let mut rng = Rng::new(seed);
+    let mut run = Run { steps: vec![0; steps], trace: module.schedule.trace.clone(), ..Run::default() };
+    let Some(decl) = &module.schedule.steps else { return run };
+    run.trace.extend(decl.carry.iter().filter(|n| !module.schedule.trace.contains(n)).cloned());
+    for table in &decl.tables {
+        let shape = [steps.into()].into_iter().chain(table.ty.shape.0.iter().cloned()).collect();
+        let ty = TensorType { dtype: table.ty.dtype, shape: Shape(shape) };
+        run.tables.insert(table.name.clone(), tensor(&mut rng, &ty));
+    }
+    let s = &module.schedule;
+    let tabulate = decl.tabulate.as_ref().map(|t| &t.function);
+    let early = [s.prepare.as_ref(), s.condition.as_ref(), tabulate].into_iter().flatten();
+    let made = early.filter_map(|f| module.function(f)).flat_map(|f| f.outputs().into_iter().map(|(n, _)| n));
+    let bound: Vec<&str> = decl.tables.iter().map(|t| t.name.as_str()).chain(made).collect();
+    let readers = decl.functions.iter().chain(s.condition.as_ref()).chain(s.decode.as_ref());
+    for function in readers.filter_map(|f| module.function(f)) {
+        for (name, id) in function.params() {
+            if !bound.contains(&name) && !run.inputs.contains_key(name) {
+                run.inputs.insert(name.to_string(), tensor(&mut rng, function.ty(id)));
+            }
+        }
+    }
+    run
 }
 
 fn function(name: &str, rng: &mut Rng, options: &Options, callee: Option<&Function>) -> Function {

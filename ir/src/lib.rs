@@ -35,4 +35,5 @@ pub use interp::{Interpreter, Precision};
 pub use module::Module;
 pub use ops::{Op, OpKind};
 pub use shape::{Shape, TensorType};
+pub use spec::ContractSpec;
 pub use tensor::{Data, Tensor};

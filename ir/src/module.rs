@@ -31,6 +31,19 @@ pub struct TableDecl {
     pub ty: TensorType,
 }
 
+/// Tables that the device computes: a function of consecutive rows of the tables that are given.
+///
+/// Before step k, for k = 0, C, 2C …, the function gets rows k to k + C − 1 of every table that it has as an input, with type
+/// [C, row…]; the last chunk is padded by repeating the last row. Each of its outputs [C, row…] is a table of its own: step
+/// k reads row k mod C. It sees no carried value and no state, so rows never depend on what steps compute.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Tabulate {
+    /// The function.
+    pub function: String,
+    /// Rows computed at once, C.
+    pub rows: usize,
+}
+
 /// The loop of a sampling program: `for k in steps { carry = step_i(carry, tables[k], …) }`.
 ///
 /// Which function runs at step k, the number of steps and the tables are run-time data.
@@ -42,10 +55,13 @@ pub struct StepLoop {
     pub carry: Vec<String>,
     /// Per-step inputs.
     pub tables: Vec<TableDecl>,
+    /// Per-step inputs that are computed from them.
+    pub tabulate: Option<Tabulate>,
 }
 
 /// When each function runs. An input of a function is bound by name to, in this order: a carried value, a table's
-/// row, an output of an earlier stage (`condition`, then `prepare`; for `decode` also the carried values), an input of the run.
+/// row, a row that `tabulate` gave, an output of an earlier stage (`condition`, then `prepare`; for `decode` also the carried
+/// values), an input of the run.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Schedule {
     /// At load; reads weights only.

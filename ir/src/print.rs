@@ -211,6 +211,9 @@ fn schedule_text(schedule: &Schedule) -> String {
                 steps.tables.iter().map(|t| format!("{}: {}", word_text(&t.name), t.ty)).collect();
             parts.push(format!("table({})", tables.join(", ")));
         }
+        if let Some(t) = &steps.tabulate {
+            parts.push(format!("tabulate {} @{}", t.rows, name_text(&t.function)));
+        }
         line(&mut out, format_args!("{}", parts.join(" ")));
     }
     stage(&mut out, "decode", &schedule.decode);

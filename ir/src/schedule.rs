@@ -58,10 +58,23 @@ impl Interpreter<'_> {
                 let first = first.ok_or_else(|| missing(name, "the loop carries it; its first value is an input"))?;
                 carried.insert(name.clone(), first.clone());
             }
+            let mut chunk = Names::new();
             for (k, &index) in run.steps.iter().enumerate() {
-                let rows: Names =
-                    steps.tables.iter().map(|t| (t.name.clone(), row(&run.tables[&t.name], &t.ty, k))).collect();
-                let bound = [&carried, &rows, &conditioned, &prepared, &inputs];
+                let given = |name: &String, range| (name.clone(), rows(&run.tables[name], range));
+                let mut row: Names = steps.tables.iter().map(|t| given(&t.name, k..k + 1)).collect();
+                row.values_mut().for_each(|t| *t = one(t));
+                if let Some(tabulate) = &steps.tabulate {
+                    let at = k % tabulate.rows;
+                    if at == 0 {
+                        let params = self.function(&tabulate.function, None)?.params();
+                        let read = steps.tables.iter().filter(|t| params.iter().any(|(name, _)| *name == t.name));
+                        let read: Names = read.map(|t| given(&t.name, k..k + tabulate.rows)).collect();
+                        chunk =
+                            self.stage(&tabulate.function, &[&read, &conditioned, &prepared, &inputs], &mut states)?;
+                    }
+                    row.extend(chunk.iter().map(|(n, t)| (n.clone(), one(&rows(t, at..at + 1)))));
+                }
+                let bound = [&carried, &row, &conditioned, &prepared, &inputs];
                 let results = self.stage(&steps.functions[index], &bound, &mut states)?;
                 for name in &run.trace {
                     let value = results.get(name).ok_or_else(|| {
@@ -129,16 +142,27 @@ fn missing(name: &str, why: &str) -> Diagnostic {
     Diagnostic::new("I2", format!("input `{name}` is missing: {why}")).help(format!("give `{name}` with the run"))
 }
 
-/// Row `k` of a table whose type was checked.
-fn row(table: &Tensor, ty: &TensorType, k: usize) -> Arc<Tensor> {
+/// Consecutive rows of a table whose type was checked; behind its end the last row again.
+fn rows(table: &Tensor, range: std::ops::Range<usize>) -> Arc<Tensor> {
     let n = strides(&table.sizes())[0];
-    let range = k * n..(k + 1) * n;
+    let last = table.sizes()[0] - 1;
+    fn pick<T: Copy>(v: &[T], n: usize, last: usize, range: std::ops::Range<usize>) -> Vec<T> {
+        range.flat_map(|k| &v[k.min(last) * n..][..n]).copied().collect()
+    }
+    let mut shape = table.ty.shape.clone();
+    shape.0[0] = range.len().into();
     let data = match &table.data {
-        Data::F32(v) => Data::F32(v[range].to_vec()),
-        Data::F64(v) => Data::F64(v[range].to_vec()),
-        Data::I32(v) => Data::I32(v[range].to_vec()),
-        Data::U32(v) => Data::U32(v[range].to_vec()),
-        Data::Bool(v) => Data::Bool(v[range].to_vec()),
+        Data::F32(v) => Data::F32(pick(v, n, last, range)),
+        Data::F64(v) => Data::F64(pick(v, n, last, range)),
+        Data::I32(v) => Data::I32(pick(v, n, last, range)),
+        Data::U32(v) => Data::U32(pick(v, n, last, range)),
+        Data::Bool(v) => Data::Bool(pick(v, n, last, range)),
     };
-    Arc::new(Tensor::new(ty.clone(), data))
+    Arc::new(Tensor::new(TensorType { dtype: table.ty.dtype, shape }, data))
+}
+
+/// A table of one row as that row.
+fn one(table: &Tensor) -> Arc<Tensor> {
+    let row = TensorType { dtype: table.ty.dtype, shape: Shape(table.ty.shape.0[1..].to_vec()) };
+    Arc::new(Tensor::new(row, table.data.clone()))
 }

@@ -24,10 +24,14 @@
 //! Schedule
 //! - V14 its functions exist; there is at least one step function if there are steps.
 //! - V15 carried names are distinct, and inputs and outputs of every step function, of one type.
-//! - V16 table names are distinct and not carried, and inputs of a step function; those inputs have the row's type.
+//! - V16 table names are distinct and not carried, and inputs of a step function or of `tabulate`; those inputs of steps have
+//!   the row's type.
 //! - V17 `prepare` has no inputs.
 //! - V18 an input that is bound to an earlier value has its type, and inputs of the run with one name have one type.
 //! - V19 traced names are carried, or outputs of every step function.
+//! - V20 `tabulate` computes at least one row at once, reads a table and no carried value, and neither reads nor writes a state.
+//! - V21 an input of `tabulate` that is a table has the type of so many rows of it; an output has a leading axis of so many
+//!   rows, is neither carried nor a table, and is an input of a step function with the type of one row.
 //!
 //! Origins are not checked.
 

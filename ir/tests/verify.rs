@@ -17,7 +17,7 @@ fn @prepare() {
 fn @condition(%label: f32[2]) {
   return scale=%label
 }
-fn @step(%latent: f32[2,4], %t: f32[], %packed: f32[4,4], %scale: f32[2]) {
+fn @step(%latent: f32[2,4], %t: f32[], %row: f32[2], %packed: f32[4,4], %scale: f32[2]) {
   %kv = state "kv" : f32[2,4]
   %y = contract %latent, %packed spec=[ab,bc->ac] dtype=f32 : f32[2,4]
   %a, %b = call @pair(%y, %kv) : f32[2,4], f32[2,4]
@@ -31,10 +31,14 @@ fn @decode(%latent: f32[2,4]) {
   %n = iota axis=0 : i32[3]
   return image=%latent
 }
+fn @rows(%t: f32[3]) {
+  %e = broadcast %t shape=[3,2] axes=[0] : f32[3,2]
+  return row=%e
+}
 schedule {
   prepare @prepare
   condition @condition
-  steps @step carry(latent) table(t: f32[])
+  steps @step carry(latent) table(t: f32[]) tabulate 3 @rows
   decode @decode
   trace(x0, latent)
 }
@@ -153,7 +157,7 @@ fn v11_results() {
         let call = m.functions[2].calls[0].clone();
         m.functions[2].calls.push(call);
     });
-    broken_by("V11", |m| m.functions[2].values[7].def = Def::Result { call: CallId(0), index: 0 });
+    broken_by("V11", |m| m.functions[2].values[8].def = Def::Result { call: CallId(0), index: 0 });
 }
 
 #[test]
@@ -170,7 +174,10 @@ fn v13_states_of_callees() {
 #[test]
 fn v14_functions_of_the_schedule() {
     broken("V14", &[("decode @decode", "decode @nothing")]);
-    broken("V14", &[("steps @step carry(latent) table(t: f32[])", "steps"), ("trace(x0, latent)", "")]);
+    broken(
+        "V14",
+        &[("steps @step carry(latent) table(t: f32[]) tabulate 3 @rows", "steps"), ("trace(x0, latent)", "")],
+    );
 }
 
 #[test]
@@ -183,7 +190,7 @@ fn v15_carried_values() {
 #[test]
 fn v16_tables() {
     broken("V16", &[("table(t: f32[])", "table(t: f32[], t: f32[])")]);
-    broken("V16", &[("table(t: f32[])", "table(t: f32[2])")]);
+    broken("V16", &[("table(t: f32[]) tabulate 3 @rows", "table(t: f32[2])"), ("%row: f32[2], ", "")]);
     broken("V16", &[("table(t: f32[])", "table(t: f32[], u: f32[])")]);
     broken("V16", &[("table(t: f32[])", "table(t: f32[], latent: f32[2,4])")]);
 }
@@ -203,6 +210,27 @@ fn v18_bindings() {
 #[test]
 fn v19_traces() {
     broken("V19", &[("trace(x0", "trace(x1")]);
+}
+
+#[test]
+fn v20_tabulate() {
+    broken("V20", &[("%t: f32[3]", "%scale2: f32[3]"), ("broadcast %t", "broadcast %scale2")]);
+    broken("V20", &[("fn @rows(%t: f32[3]", "fn @rows(%t: f32[3], %latent: f32[2,4]")]);
+    broken("V20", &[("return row=%e", "%s = state \"kv\" : f32[2,4]\n  return row=%e")]);
+    let none = [("f32[3]", "f32[0]"), ("[3,2]", "[0,2]"), ("tabulate 3", "tabulate 0")];
+    broken("V20", &none);
+}
+
+#[test]
+fn v21_tabulated_rows() {
+    broken(
+        "V21",
+        &[("%e = broadcast %t shape=[3,2] axes=[0] : f32[3,2]", "%e = broadcast %t shape=[2,3] axes=[1] : f32[2,3]")],
+    );
+    broken("V21", &[("(%t: f32[3])", "(%t: f32[4])"), ("broadcast %t shape=[3,2] axes=[0]", "iota axis=0")]);
+    broken("V21", &[("%row: f32[2]", "%row: f32[3]")]);
+    broken("V21", &[("%row: f32[2], ", "")]);
+    broken("V21", &[("return row=%e", "return row=%e, t=%e")]);
 }
 
 #[test]

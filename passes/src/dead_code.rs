@@ -50,6 +50,7 @@ fn reached(module: &Module) -> BTreeSet<String> {
     let s = &module.schedule;
     let mut open: Vec<&String> = [&s.prepare, &s.condition, &s.decode].into_iter().flatten().collect();
     open.extend(s.steps.iter().flat_map(|s| &s.functions));
+    open.extend(s.steps.iter().filter_map(|s| s.tabulate.as_ref()).map(|t| &t.function));
     let mut reached = BTreeSet::new();
     while let Some(name) = open.pop() {
         if reached.insert(name.clone())
@@ -62,7 +63,7 @@ fn reached(module: &Module) -> BTreeSet<String> {
 }
 
 /// The function without its dead values. A call is kept whole if one of its results is read.
-fn live(function: &Function) -> Result<Function, Diagnostic> {
+pub(crate) fn live(function: &Function) -> Result<Function, Diagnostic> {
     let mut alive = vec![false; function.values.len()];
     let mut calls = vec![false; function.calls.len()];
     function.returns.iter().for_each(|r| alive[r.value.0 as usize] = true);

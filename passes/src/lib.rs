@@ -3,13 +3,16 @@
 //! A pass takes a verified module and gives a verified module of the same meaning; names and places of values are
 //! kept as far as the values are. Passes decide nothing about devices.
 
+pub mod binding;
 mod canonical_contract;
 mod canonicalize;
 mod dead_code;
 mod expand_composites;
 mod fold_constants;
+pub mod hoist;
 mod inline_calls;
 mod merge_maps;
+mod outline;
 mod pipeline;
 mod rebuild;
 pub mod rules;
@@ -18,14 +21,18 @@ mod specialize;
 mod split_maps;
 mod store_weights;
 mod strips;
+mod vmap;
+pub mod work;
 
 pub use canonical_contract::CanonicalContract;
 pub use canonicalize::Canonicalize;
 pub use dead_code::DeadCode;
 pub use expand_composites::ExpandComposites;
 pub use fold_constants::FoldConstants;
+pub use hoist::Hoist;
 pub use inline_calls::InlineCalls;
 pub use merge_maps::MergeMaps;
+pub use outline::{LEAST_OPERATORS, MOST_RESULTS, Outline};
 pub use pipeline::{Optimizer, Options, passes, pipeline};
 pub use specialize::Specialize;
 pub use split_maps::SplitMaps;
@@ -62,6 +69,8 @@ pub struct Notes {
     pub saturation: Vec<saturate::FunctionReport>,
     /// For each of those functions, the programs next to the best one by cost.
     pub next_best: Vec<Vec<selvedge_ir::Function>>,
+    /// What hoisting took out of the steps.
+    pub hoisted: Option<hoist::Savings>,
     /// Lines for people.
     pub lines: Vec<String>,
 }

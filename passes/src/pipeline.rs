@@ -1,7 +1,9 @@
 //! The pipeline as one list.
 
 use crate::saturate::{Rates, Saturate, Strategy};
-use crate::{Canonicalize, DeadCode, ExpandComposites, FoldConstants, InlineCalls, Notes, Pass, Specialize};
+use crate::{
+    Canonicalize, DeadCode, ExpandComposites, FoldConstants, Hoist, InlineCalls, Notes, Outline, Pass, Specialize,
+};
 use selvedge_ir::{Diagnostic, Module};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -90,6 +92,13 @@ pub fn passes(options: &Options) -> Vec<Box<dyn Pass>> {
         Optimizer::Saturate => Some(Strategy::Saturate),
     };
     if let Some(strategy) = strategy {
+        // After folding, which takes small constants away. Before outlining: a block keeps only what each step must do.
+        passes.push(Box::new(Hoist::default()));
+        // A term may be there twice now: moved from a step, and in the stage itself.
+        passes.push(Box::new(Canonicalize));
+        passes.push(Box::new(DeadCode));
+        // Before saturation, which then sees each block once.
+        passes.push(Box::new(Outline));
         // After everything that always helps: the graph starts small.
         passes.push(Box::new(Saturate::new(options.rates, strategy)));
     }

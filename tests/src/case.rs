@@ -24,6 +24,8 @@ pub enum Command {
     Each(Vec<(String, usize)>),
     /// Every function is run on the interpreter and on these runners besides.
     Run(Vec<String>),
+    /// The schedule is run with so many steps, before and after the passes, and on these runners besides.
+    Sample(usize, Vec<String>),
 }
 
 /// An expected error: `//~ CODE text` on the line it is about.
@@ -162,6 +164,11 @@ fn command(word: &str, rest: &str) -> Option<Command> {
         "rule" => Command::Rule(rest.trim().to_string()),
         "pass" => Command::Pass(rest.trim().to_string()),
         "run" if words().next() == Some("interp") => Command::Run(words().skip(1).map(str::to_string).collect()),
+        "sample" => {
+            let steps = words().next()?.parse().ok()?;
+            (words().nth(1) == Some("interp")).then_some(())?;
+            Command::Sample(steps, words().skip(2).map(str::to_string).collect())
+        }
         "left" | "each" => {
             let count = |w: &str| {
                 let (op, n) = w.split_once('=')?;

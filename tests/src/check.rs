@@ -38,6 +38,7 @@ pub fn check(case: &Case, device: Option<&str>) -> Result<(), String> {
             Command::Left(counts) => left(&module, counts)?,
             Command::Each(counts) => each(&module, counts)?,
             Command::Run(_) => run(case, &before, &module, device)?,
+            Command::Sample(steps, _) => crate::sample::check(&before, &module, *steps, device)?,
         }
     }
     if case.commands.contains(&Command::Print) && output != case.output {

@@ -23,6 +23,13 @@ impl Gpu {
     }
 }
 
+impl Gpu {
+    /// The device.
+    pub fn device(&self) -> &'static Device {
+        self.0
+    }
+}
+
 impl Runner for Gpu {
     fn name(&self) -> &'static str {
         "gpu"

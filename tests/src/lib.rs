@@ -10,6 +10,7 @@ pub mod passes;
 pub mod reference;
 pub mod rules;
 pub mod runner;
+pub mod sample;
 
 use std::path::{Path, PathBuf};
 

@@ -3,7 +3,8 @@
 use crate::dtype::{elements, weight_bytes};
 use crate::error::Flaw;
 use crate::manifest::{
-    ALIGN, Access, Buffer, Copy, Dispatch, FORMAT, Manifest, Plan, PlanFunction, PlanSchedule, Port, Region,
+    ALIGN, Access, Buffer, Copy, Dispatch, FORMAT, Manifest, Plan, PlanFunction, PlanSchedule, PlanTabulate, Port,
+    Region,
 };
 use std::collections::{HashMap, HashSet};
 
@@ -237,6 +238,9 @@ impl PlanCheck<'_> {
                 return Err(Flaw::new(format!("schedule.{stage}"), format!("there is no function `{name}`")));
             }
         }
+        if let Some(tabulate) = &schedule.tabulate {
+            self.tabulate(schedule, tabulate)?;
+        }
         for (place, ports) in [
             ("schedule.inputs", &schedule.inputs),
             ("schedule.tables", &schedule.tables),
@@ -245,6 +249,40 @@ impl PlanCheck<'_> {
             ("schedule.states", &schedule.states),
         ] {
             self.ports(ports, place)?;
+        }
+        Ok(())
+    }
+
+    fn tabulate(&self, schedule: &PlanSchedule, tabulate: &PlanTabulate) -> Result<(), Flaw> {
+        let place = "schedule.tabulate";
+        if !self.plan.functions.iter().any(|f| f.name == tabulate.function) {
+            return Err(Flaw::new(place, format!("there is no function `{}`", tabulate.function)));
+        }
+        if tabulate.chunk == 0 || tabulate.rows.len() != tabulate.ports.len() {
+            let (rows, ports) = (tabulate.rows.len(), tabulate.ports.len());
+            return Err(Flaw::new(place, format!("a chunk of {}, {rows} tables for {ports} ports", tabulate.chunk)));
+        }
+        for ports in [&tabulate.inputs, &tabulate.rows, &tabulate.ports] {
+            self.ports(ports, place)?;
+        }
+        let is_chunk = |table: &Port, row: &Port| {
+            table.name == row.name
+                && table.dtype == row.dtype
+                && table.shape[..] == [&[tabulate.chunk], &row.shape[..]].concat()
+        };
+        for input in &tabulate.inputs {
+            if !schedule.tables.iter().any(|t| is_chunk(input, t)) {
+                return Err(Flaw::new(place, format!("`{}` is not {} rows of a table", input.name, tabulate.chunk)));
+            }
+        }
+        for (rows, port) in tabulate.rows.iter().zip(&tabulate.ports) {
+            if !is_chunk(rows, port) {
+                return Err(Flaw::new(place, format!("`{}` is not {} rows of its port", rows.name, tabulate.chunk)));
+            }
+            let shares = |r: &Region| port.regions.iter().any(|p| p.buffer == r.buffer);
+            if rows.regions.iter().any(shares) {
+                return Err(Flaw::new(place, format!("`{}` and its port are in one buffer", rows.name)));
+            }
         }
         Ok(())
     }

@@ -9,7 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Version of the format written by this crate; a reader refuses a later one.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// Alignment of regions and bindings in bytes: WebGPU's largest offset alignment.
 pub const ALIGN: u64 = 256;
@@ -254,6 +254,23 @@ pub struct Copy {
     pub destination: Region,
 }
 
+/// Tables that the device computes: before step k, for k = 0, C, 2C …, rows k to k + C − 1 of tables go to `inputs` (behind the
+/// last row of a table it is repeated), the function runs, and step k + i gets row i of each of `rows` at the port of the
+/// same place in `ports`.
+#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
+pub struct PlanTabulate {
+    /// The function.
+    pub function: String,
+    /// Rows computed at once, C.
+    pub chunk: u64,
+    /// Inputs of the function that are tables: [C, row…], named as the schedule's tables.
+    pub inputs: Vec<Port>,
+    /// What it gives: [C, row…].
+    pub rows: Vec<Port>,
+    /// Where a step reads one row, in the order of `rows`.
+    pub ports: Vec<Port>,
+}
+
 /// When functions run; the grammar of the IR's schedule with bindings resolved to regions.
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 pub struct PlanSchedule {
@@ -267,6 +284,8 @@ pub struct PlanSchedule {
     pub steps: Vec<String>,
     /// Per-step inputs: row k of the host's table is copied to the port before step k.
     pub tables: Vec<Port>,
+    /// Tables that the device computes from them.
+    pub tabulate: Option<PlanTabulate>,
     /// Values carried from step to step; also inputs of the run (unless an earlier stage makes them) and outputs of it.
     pub carry: Vec<Port>,
     /// Step outputs that may be traced.

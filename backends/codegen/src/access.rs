@@ -147,6 +147,22 @@ impl Windows {
     }
 }
 
+impl Windows {
+    /// All that text written through these windows depends on: how each touched tensor lies in its bindings.
+    pub fn shape(&self, touches: &[Touch]) -> Vec<u64> {
+        let mut shape = Vec::new();
+        for ((_, usage), wide) in self.bindings.iter().zip(&self.wide) {
+            shape.push(2 * u64::from(*usage == Usage::ReadWrite) + u64::from(*wide));
+        }
+        for touch in touches {
+            let spans = self.spans.get(&touch.tensor).map_or(&[][..], |s| s);
+            shape.push(spans.len() as u64);
+            spans.iter().for_each(|s| shape.extend([s.low, s.high, s.binding as u64, s.start, u64::from(s.wide)]));
+        }
+        shape
+    }
+}
+
 /// Whether windows for the touched ranges can be expected to fit the target, before memory is planned: large tensors
 /// need as many windows as their range is long, the others may share one.
 pub fn may_fit(touches: &[Touch], tensors: &[Tensor], target: &Target) -> bool {

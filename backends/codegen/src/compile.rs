@@ -2,6 +2,7 @@
 
 mod function;
 mod kernel;
+mod memo;
 mod prepare;
 
 use crate::access::{Tensor, TensorId};
@@ -11,6 +12,7 @@ use crate::names::{self, Names};
 use crate::target::Target;
 use crate::tune::{Choices, Tunable, Tuning};
 use crate::{ports, text, verify};
+use memo::Memo;
 use selvedge_bundle::manifest::{
     Access as Usage, Buffer, FORMAT, Kernel, Manifest, Plan, Region, Requirements, Stage as Residence, Weight,
     WeightSlot,
@@ -27,6 +29,8 @@ pub struct Options {
     pub unfused: bool,
     /// Candidates to take instead of the defaults, by the keys of units; see [`crate::tune`].
     pub choices: Choices,
+    /// Every kernel is written anew, though an equal unit was emitted before: for tests, since the result is the same.
+    pub fresh: bool,
 }
 
 /// A compiled module: everything of a bundle but the checkpoint's bytes.
@@ -106,6 +110,7 @@ struct Compiler<'m> {
     target: &'m Target,
     forced: &'m Forced,
     unfused: bool,
+    memo: Option<Memo>,
     tensors: Vec<Tensor>,
     names: Names,
     /// Weights in manifest order, and their tensors.
@@ -117,6 +122,8 @@ struct Compiler<'m> {
     kernels: Vec<Kernel>,
     texts: Vec<String>,
     known: HashMap<String, u32>,
+    /// Buffers of weights: the first so many.
+    weight_buffers: usize,
     needs: Requirements,
     tuning: &'m Tuning,
 }
@@ -146,6 +153,7 @@ impl<'m> Compiler<'m> {
             target,
             forced,
             unfused: options.unfused,
+            memo: (!options.fresh).then(Memo::default),
             tensors,
             names,
             weights: Vec::new(),
@@ -155,6 +163,7 @@ impl<'m> Compiler<'m> {
             kernels: Vec::new(),
             texts: Vec::new(),
             known: HashMap::new(),
+            weight_buffers: 0,
             needs,
             tuning,
         })
@@ -175,6 +184,10 @@ impl<'m> Compiler<'m> {
         }
         let weights = self.place_weights();
         let base = weights.len() as u32;
+        self.weight_buffers = base as usize;
+        let mut tables = Space::new("tables", Usage::ReadWrite, base, self.target.max_buffer_bytes);
+        self.names.tabulated().into_iter().for_each(|t| tables.append(&mut self.tensors[t]));
+        let base = base + tables.buffers().len() as u32;
         let mut arena = Space::new("arena", Usage::ReadWrite, base, self.target.max_buffer_bytes);
         self.names.persistent().into_iter().for_each(|t| arena.append(&mut self.tensors[t]));
         let floor = arena.floor();
@@ -189,7 +202,7 @@ impl<'m> Compiler<'m> {
         if !errors.is_empty() {
             return Err(Failure::Refused(Diagnostics(errors)));
         }
-        let buffers: Vec<_> = weights.into_iter().chain(arena.buffers()).collect();
+        let buffers = [weights, tables.buffers(), arena.buffers()].concat();
         self.needs.max_buffer_bytes = buffers.iter().map(|b| b.bytes).max().unwrap_or(0);
         let mut slots = Vec::new();
         for (weight, tensor) in self.weight_tensors.iter().enumerate() {

@@ -4,7 +4,7 @@ use crate::access::{Tensor, TensorId};
 use crate::emit::internal;
 use selvedge_ir::func::Target as Goes;
 use selvedge_ir::module::Schedule;
-use selvedge_ir::{DType, Diagnostic, Function, Module, TensorType};
+use selvedge_ir::{DType, Diagnostic, Function, Module, Shape, TensorType};
 use selvedge_shaders::memory::Layout;
 use std::collections::BTreeMap;
 
@@ -15,6 +15,8 @@ pub enum Stage {
     Prepare,
     /// Once a run.
     Condition,
+    /// Before each chunk of steps.
+    Tabulate,
     /// Once a step.
     Step,
     /// After the loop.
@@ -32,10 +34,14 @@ pub struct Names {
     pub carry: BTreeMap<String, TensorId>,
     /// Rows of tables.
     pub tables: BTreeMap<String, TensorId>,
+    /// So many rows of tables as `tabulate` reads.
+    pub chunks: BTreeMap<String, TensorId>,
+    /// Rows of what `tabulate` gives; [`Names::outputs`] has all of them.
+    pub rows: BTreeMap<String, TensorId>,
     /// State variables.
     pub states: BTreeMap<String, TensorId>,
-    /// Outputs of `prepare`, `condition`, the steps (but for carried ones) and `decode`.
-    pub outputs: [BTreeMap<String, TensorId>; 4],
+    /// Outputs of `prepare`, `condition`, the steps (but for carried ones), `decode` and `tabulate`.
+    pub outputs: [BTreeMap<String, TensorId>; 5],
     types: BTreeMap<TensorId, TensorType>,
 }
 
@@ -89,6 +95,22 @@ impl Names {
                 let id = names.add(tensors, &format!("carry {name}"), ty)?;
                 names.carry.insert(name.clone(), id);
             }
+            if let Some(tabulate) = &steps.tabulate {
+                let function = module.function(&tabulate.function);
+                for (name, id) in function.iter().flat_map(|f| f.params()) {
+                    if steps.tables.iter().any(|t| t.name == name) {
+                        let ty = function.map(|f| f.ty(id).clone()).expect("its own parameter");
+                        let id = names.add(tensors, &format!("rows of {name}"), &ty)?;
+                        names.chunks.insert(name.to_string(), id);
+                    }
+                }
+                for (name, id) in function.iter().flat_map(|f| f.outputs()) {
+                    let ty = function.map(|f| f.ty(id).clone()).expect("its own result");
+                    let row = TensorType { dtype: ty.dtype, shape: Shape(ty.shape.0[1..].to_vec()) };
+                    let id = names.add(tensors, &format!("row {name}"), &row)?;
+                    names.rows.insert(name.to_string(), id);
+                }
+            }
         }
         Ok(names)
     }
@@ -109,13 +131,17 @@ impl Names {
         ty: &TensorType,
         tensors: &mut Vec<Tensor>,
     ) -> Result<TensorId, Diagnostic> {
-        let [prepared, conditioned, _, _] = &self.outputs;
+        let [prepared, conditioned, ..] = &self.outputs;
         let carried = self.carry.get(name);
         let found = match stage {
             Stage::Prepare | Stage::Library => None,
             // Before the loop a carried value is the run's first value, unless an earlier stage makes that.
             Stage::Condition => prepared.get(name).or(carried.filter(|_| !made_early(name))),
-            Stage::Step => carried.or(self.tables.get(name)).or(conditioned.get(name)).or(prepared.get(name)),
+            Stage::Tabulate => self.chunks.get(name).or(conditioned.get(name)).or(prepared.get(name)),
+            Stage::Step => {
+                let row = self.tables.get(name).or(self.rows.get(name));
+                carried.or(row).or(conditioned.get(name)).or(prepared.get(name))
+            }
             Stage::Decode => carried.or(conditioned.get(name)).or(prepared.get(name)),
         };
         let id = match found.or(self.inputs.get(name)).copied() {
@@ -151,6 +177,7 @@ impl Names {
             Stage::Step if self.carry.contains_key(name) => return Ok(None),
             Stage::Step => 2,
             Stage::Decode => 3,
+            Stage::Tabulate => 4,
             Stage::Library => return Ok(None),
         };
         let id = match self.outputs[table].get(name) {
@@ -174,10 +201,16 @@ impl Names {
     }
     /// Tensors that live for good, in a fixed order.
     pub fn persistent(&self) -> Vec<TensorId> {
-        let maps = [&self.inputs, &self.carry, &self.tables, &self.states].into_iter().chain(&self.outputs);
+        let maps = [&self.inputs, &self.carry, &self.tables, &self.chunks, &self.rows, &self.states];
+        let maps = maps.into_iter().chain(&self.outputs[..4]);
         let mut all: Vec<TensorId> = maps.flat_map(|m| m.values().copied()).collect();
         all.sort_unstable();
         all
+    }
+    /// Tensors that `tabulate` fills and steps are given rows of, in a fixed order. They have buffers of their own, so that a
+    /// row is copied from one buffer to another.
+    pub fn tabulated(&self) -> Vec<TensorId> {
+        self.outputs[4].values().copied().collect()
     }
 }
 
@@ -193,6 +226,7 @@ pub fn functions(module: &Module) -> Result<Vec<(Stage, &Function)>, Diagnostic>
     let mut wanted: Vec<(Stage, &String)> = Vec::new();
     wanted.extend(prepare.iter().map(|n| (Stage::Prepare, n)));
     wanted.extend(condition.iter().map(|n| (Stage::Condition, n)));
+    wanted.extend(steps.iter().filter_map(|s| s.tabulate.as_ref()).map(|t| (Stage::Tabulate, &t.function)));
     wanted.extend(steps.iter().flat_map(|s| &s.functions).map(|n| (Stage::Step, n)));
     wanted.extend(decode.iter().map(|n| (Stage::Decode, n)));
     let mut all: Vec<(Stage, &Function)> = Vec::new();

@@ -2,7 +2,7 @@
 
 use crate::access::Tensor;
 use crate::names::Names;
-use selvedge_bundle::manifest::{PlanSchedule, Port, Region};
+use selvedge_bundle::manifest::{PlanSchedule, PlanTabulate, Port, Region};
 use selvedge_ir::{Module, TensorType};
 use std::collections::BTreeMap;
 
@@ -41,12 +41,23 @@ pub fn schedule(module: &Module, names: &Names, tensors: &[Tensor]) -> Option<Pl
     let mut traceable = names.outputs[2].clone();
     traceable.extend(names.carry.clone());
     let trace: Vec<String> = schedule.trace.iter().filter(|n| !names.carry.contains_key(*n)).cloned().collect();
+    let tabulate = steps.tabulate.as_ref().map(|t| {
+        let (rows, homes) = (&names.outputs[4], &names.rows);
+        PlanTabulate {
+            function: t.function.clone(),
+            chunk: t.rows as u64,
+            inputs: ports(&names.chunks),
+            rows: ports(rows),
+            ports: rows.keys().filter_map(|n| homes.get(n).map(|id| port(n, &names.ty(*id), &tensors[*id]))).collect(),
+        }
+    });
     Some(PlanSchedule {
         inputs: ports(&names.inputs),
         prepare: schedule.prepare.clone(),
         condition: schedule.condition.clone(),
         steps: steps.functions,
         tables: ordered(&names.tables, &tables),
+        tabulate,
         carry: ordered(&names.carry, &steps.carry),
         trace: ordered(&traceable, &trace),
         decode: schedule.decode.clone(),

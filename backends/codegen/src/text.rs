@@ -74,6 +74,14 @@ fn schedule(s: &PlanSchedule) -> String {
         let names: Vec<String> = s.steps.iter().map(|n| format!("@{n}")).collect();
         line(&mut out, 1, format!("steps {}", names.join(" ")));
     }
+    if let Some(t) = &s.tabulate {
+        line(&mut out, 1, format!("tabulate {} @{}", t.chunk, t.function));
+        t.inputs.iter().for_each(|p| line(&mut out, 2, port("rows of table", p)));
+        for (rows, row) in t.rows.iter().zip(&t.ports) {
+            line(&mut out, 2, port("table", rows));
+            line(&mut out, 2, port("row", row));
+        }
+    }
     write(&mut out, ("decode", &s.decode));
     for (what, ports) in
         [("input", &s.inputs), ("carry", &s.carry), ("table", &s.tables), ("trace", &s.trace), ("state", &s.states)]

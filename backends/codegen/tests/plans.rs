@@ -3,6 +3,7 @@
 mod common;
 
 use selvedge_codegen::{Options, Target, compile};
+use selvedge_ir::generate;
 use selvedge_ir::interp::Run;
 use selvedge_ir::parse::parse;
 use selvedge_ir::{Interpreter, Module, Tensor, TensorType};
@@ -64,6 +65,22 @@ fn a_choice_of_the_caller_changes_the_kernel_and_nothing_else() {
             let kernel = |c: &selvedge_codegen::Compiled, k: u32| c.manifest.kernels[k as usize].clone();
             let (a, b) = (kernel(&default, a.kernel), kernel(&chosen, b.kernel));
             assert_eq!(a.hash != b.hash, (function, dispatch) == (0, d), "{} and {}", a.choice, b.choice);
+        }
+    }
+}
+
+#[test]
+fn looking_units_up_changes_nothing() {
+    let options = generate::Options { weights: true, calls: true, operators: 24, ..generate::Options::default() };
+    for (seed, target) in (0..60).zip(common::targets().into_iter().cycle()) {
+        let module = generate::module(seed, &options);
+        let compile = |fresh| compile(&module, &target, &Options { fresh, ..Options::default() });
+        match (compile(true), compile(false)) {
+            (Ok(fresh), Ok(memo)) => {
+                assert_eq!(fresh.manifest, memo.manifest, "seed {seed}, {}\n{module}", target.name);
+                assert_eq!(fresh.kernels, memo.kernels, "seed {seed}, {}\n{module}", target.name);
+            }
+            (fresh, memo) => assert_eq!(fresh.err(), memo.err(), "seed {seed}, {}\n{module}", target.name),
         }
     }
 }

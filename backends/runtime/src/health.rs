@@ -138,7 +138,7 @@ impl Session {
         for (step, choice) in request.steps.iter().enumerate().take(stop + 1) {
             let function = self.function_index(&schedule.steps[*choice as usize])?;
             let mut encoder = self.encoder("replay");
-            self.encode_rows(&mut encoder, schedule, request.steps.len(), step);
+            encoder = self.encode_rows(encoder, schedule, (step, step == 0, request.steps.len()), "replay")?;
             if step < stop {
                 encoder = self.encode_function(encoder, function, "replay")?;
             }

@@ -29,6 +29,7 @@ mod pace;
 mod pipelines;
 mod profile;
 mod residency;
+mod rows;
 mod run;
 mod selftest;
 mod transfer;

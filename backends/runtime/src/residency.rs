@@ -35,7 +35,7 @@ impl Session {
         let names: Vec<&String> = match stage {
             Stage::Prepare => schedule.prepare.iter().collect(),
             Stage::Condition => schedule.condition.iter().collect(),
-            Stage::Steps => schedule.steps.iter().collect(),
+            Stage::Steps => schedule.tabulate.iter().map(|t| &t.function).chain(&schedule.steps).collect(),
             Stage::Decode => schedule.decode.iter().collect(),
         };
         names.into_iter().map(|name| self.function_index(name)).collect()

@@ -248,28 +248,6 @@ impl Session {
         Ok(())
     }
 
-    /// Records the copies of row `step` of each table to its port.
-    pub(crate) fn encode_rows(
-        &self,
-        encoder: &mut wgpu::CommandEncoder,
-        schedule: &PlanSchedule,
-        steps: usize,
-        step: usize,
-    ) {
-        let Some(tables) = &self.tables else { return };
-        let mut table = 0;
-        for port in &schedule.tables {
-            let row: u64 = port.regions.iter().map(|r| r.bytes).sum();
-            let mut source = table + step as u64 * row;
-            for region in &port.regions {
-                let to = &self.buffers[region.buffer as usize];
-                encoder.copy_buffer_to_buffer(tables, source, to, region.offset, region.bytes);
-                source += region.bytes;
-            }
-            table += steps as u64 * row;
-        }
-    }
-
     /// All steps, with at most [`IN_FLIGHT`] submits under way.
     fn step_all(
         &mut self,
@@ -298,7 +276,7 @@ impl Session {
             }
             let place = format!("step {} of {}", step + 1, request.steps.len());
             let mut encoder = self.encoder(&place);
-            self.encode_rows(&mut encoder, schedule, request.steps.len(), step);
+            encoder = self.encode_rows(encoder, schedule, (step, step == first, request.steps.len()), &place)?;
             encoder = self.encode_function(encoder, functions[*choice as usize], &place)?;
             let staging = if watch.bytes > 0 { Some(self.staging.take(&self.gpu, watch.bytes)?) } else { None };
             if let Some(staging) = &staging {

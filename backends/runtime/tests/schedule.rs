@@ -54,6 +54,7 @@ fn program() -> Program {
         condition: Some("condition".to_string()),
         steps: vec!["step".to_string(), "half".to_string()],
         tables: vec![table],
+        tabulate: None,
         carry: vec![f("x", x)],
         trace: vec![f("noise", noise)],
         decode: Some("decode".to_string()),

@@ -18,6 +18,7 @@ use selvedge_bundle::manifest::{Manifest, Weight};
 use selvedge_bundle::{Bundle, BundleError, UNHASHED};
 use selvedge_codegen::{Choices, Tunable};
 use selvedge_ir::{DType, Diagnostic, Module, TensorType};
+use selvedge_passes::hoist::Savings;
 use selvedge_passes::saturate::Rates;
 use selvedge_passes::{Pass, Specialize, StoreWeights};
 use selvedge_runtime::Refill;
@@ -91,19 +92,28 @@ pub struct Report {
     pub kernels: usize,
     /// Device memory of the plan, weights included.
     pub peak_bytes: u64,
+    /// What hoisting took out of the steps.
+    pub hoisted: Option<Savings>,
     /// Time of each stage.
     pub stages: Vec<(String, Duration)>,
 }
 
 impl Report {
-    /// `{"target", "dispatches", "kernels", "peak_bytes", "stages_ms": {…}}`
+    /// `{"target", "dispatches", "kernels", "peak_bytes", "hoisted": {…}, "stages_ms": {…}}`; `hoisted` is null without steps and
+    /// else `{"operators", "operators_before", "flops_per_step", "bytes_per_step", "table_rows", "table_bytes"}`.
     pub fn to_json(&self) -> Value {
         // A pass may run twice.
         let mut stages: BTreeMap<&str, f64> = BTreeMap::new();
         self.stages.iter().for_each(|(n, t)| *stages.entry(n).or_default() += t.as_secs_f64() * 1e3);
+        let hoisted = self.hoisted.as_ref().map(|h| {
+            json!({
+                "operators": h.operators, "operators_before": h.operators_before, "flops_per_step": h.flops,
+                "bytes_per_step": h.bytes, "table_rows": h.rows, "table_bytes": h.table_bytes,
+            })
+        });
         json!({
             "target": self.target, "dispatches": self.dispatches, "kernels": self.kernels,
-            "peak_bytes": self.peak_bytes, "stages_ms": stages,
+            "peak_bytes": self.peak_bytes, "hoisted": hoisted, "stages_ms": stages,
         })
     }
 }
@@ -131,7 +141,7 @@ impl Compiled {
     /// A choice with which it does not compile.
     pub fn again(&self, choices: &Choices) -> Result<Compiled, Error> {
         let (size, unfused, choices) = (size(&self.manifest.pipeline), self.unfused, choices.clone());
-        let options = selvedge_codegen::Options { size, unfused, choices };
+        let options = selvedge_codegen::Options { size, unfused, choices, ..Default::default() };
         let lowered = selvedge_codegen::compile(&self.module, &self.target, &options).map_err(refused)?;
         let mut manifest = lowered.manifest;
         manifest.pipeline = self.manifest.pipeline.clone();
@@ -170,6 +180,7 @@ impl Compiled {
             dispatches: functions.map(|f| f.dispatches.len()).sum(),
             kernels: hashes.len(),
             peak_bytes: self.manifest.plans.iter().map(|p| p.peak_bytes()).max().unwrap_or(0),
+            hoisted: self.notes.hoisted.clone(),
             stages: self.stages.clone(),
         }
     }

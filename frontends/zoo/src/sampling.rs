@@ -218,6 +218,7 @@ fn schedule(form: &StepForm, tables: Vec<TableDecl>) -> Schedule {
                 .map(str::to_string)
                 .collect(),
             tables,
+            tabulate: None,
         }),
         trace: if form.predicts_x0 { vec!["pred_xstart".to_string()] } else { Vec::new() },
         ..Schedule::default()

@@ -2,7 +2,7 @@
 
 use super::cursor::{Cursor, unknown};
 use crate::diag::Diagnostic;
-use crate::module::{Schedule, StepLoop, TableDecl};
+use crate::module::{Schedule, StepLoop, TableDecl, Tabulate};
 
 impl Cursor<'_> {
     /// `{ … }` after `schedule`, one stage a line. Errors of a line are collected; those of the braces end the block.
@@ -43,7 +43,7 @@ impl Cursor<'_> {
         }
         self.line_end()
     }
-    /// `@step, @last carry(latent) table(t: f32[])` after `steps`.
+    /// `@step, @last carry(latent) table(t: f32[]) tabulate 8 @rows` after `steps`.
     fn steps(&mut self) -> Result<StepLoop, Diagnostic> {
         let mut steps = StepLoop::default();
         while matches!(self.peek(), crate::lex::Kind::Function(_)) {
@@ -66,6 +66,10 @@ impl Cursor<'_> {
                     return Err(self.expected("`,` or `)`"));
                 }
             }
+        }
+        if self.take_word("tabulate") {
+            let rows = self.integer(0, u32::MAX.into())? as usize;
+            steps.tabulate = Some(Tabulate { function: self.function()?, rows });
         }
         Ok(steps)
     }

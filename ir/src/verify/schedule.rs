@@ -1,16 +1,17 @@
-//! Invariants of the schedule, V14 to V19.
+//! Invariants of the schedule, V14 to V21.
 
 use super::{Check, place, repeated};
 use crate::func::Function;
-use crate::module::StepLoop;
-use crate::shape::TensorType;
+use crate::module::{StepLoop, Tabulate};
+use crate::ops::Op;
+use crate::shape::{Shape, TensorType};
 use std::collections::BTreeMap;
 
 /// Values by name that inputs may be bound to, with the stage that gives them.
 type Bound<'a> = BTreeMap<&'a str, (&'a TensorType, &'static str)>;
 
 impl<'a> Check<'a> {
-    /// V14 to V19.
+    /// V14 to V21.
     pub(super) fn schedule(&mut self) {
         let schedule = &self.module.schedule;
         let prepare = self.scheduled(schedule.prepare.as_ref());
@@ -37,7 +38,16 @@ impl<'a> Check<'a> {
         let mut carried = Bound::new();
         if let Some(decl) = &schedule.steps {
             carried = self.carry(decl, &steps);
-            self.tables(decl, &steps);
+            let tabulate = decl.tabulate.as_ref().and_then(|t| Some((t, self.scheduled(Some(&t.function))?)));
+            self.tables(decl, &steps, tabulate.map(|(_, f)| f));
+            if let Some((rows, function)) = tabulate {
+                let mut bound = earlier.clone();
+                bound.extend(decl.tables.iter().map(|t| (t.name.as_str(), (&t.ty, "the table"))));
+                self.bind(Some(function), &bound, &mut run);
+                self.tabulate(decl, rows, function, &steps);
+                let names = function.outputs().into_iter().filter_map(|(n, _)| Some((n, output(function, n)?)));
+                in_step.extend(names.map(|(n, ty)| (n, (ty, "the table"))));
+            }
             in_step.extend(decl.tables.iter().map(|t| (t.name.as_str(), (&t.ty, "the table"))));
         }
         in_step.extend(carried.clone());
@@ -91,7 +101,7 @@ impl<'a> Check<'a> {
     }
 
     /// V16.
-    fn tables(&mut self, decl: &'a StepLoop, steps: &[&'a Function]) {
+    fn tables(&mut self, decl: &'a StepLoop, steps: &[&'a Function], tabulate: Option<&'a Function>) {
         let names = decl.tables.iter().map(|t| t.name.as_str());
         for name in repeated(names) {
             self.report("V16", None, format!("two tables are named `{name}`"));
@@ -102,13 +112,61 @@ impl<'a> Check<'a> {
                 self.report("V16", None, format!("`{name}` is a table and carried"));
                 continue;
             }
-            if !steps.is_empty() && steps.iter().all(|s| input(s, name).is_none()) {
+            if !steps.is_empty() && steps.iter().copied().chain(tabulate).all(|s| input(s, name).is_none()) {
                 self.report("V16", None, format!("no step function has the table's input `{name}`"));
             }
             for step in steps {
                 if let Some(found) = input(step, name).filter(|ty| **ty != table.ty) {
                     let message = format!("the table's input `{name}` of `{}` has another type", step.name);
                     self.mismatch("V16", None, message, &table.ty, found);
+                }
+            }
+        }
+    }
+
+    /// V20, V21.
+    fn tabulate(&mut self, decl: &'a StepLoop, tabulate: &Tabulate, function: &'a Function, steps: &[&'a Function]) {
+        let (name, rows) = (&function.name, tabulate.rows);
+        if rows == 0 {
+            self.report("V20", None, format!("`{name}` tabulates no rows"));
+        }
+        for carried in decl.carry.iter().filter(|n| input(function, n).is_some()) {
+            self.report("V20", None, format!("`{name}` tabulates, and reads `{carried}`, which is carried"));
+        }
+        if decl.tables.iter().all(|t| input(function, &t.name).is_none()) {
+            self.report("V20", None, format!("`{name}` tabulates, and reads no table"));
+        }
+        let reads_state = function.ids().any(|id| matches!(function.op(id), Some((Op::State(_), _))));
+        if reads_state || function.outputs().len() != function.returns.len() {
+            self.report("V20", None, format!("`{name}` tabulates, and reads or writes a state"));
+        }
+        for table in &decl.tables {
+            let mut shape = vec![rows.into()];
+            shape.extend(table.ty.shape.0.iter().cloned());
+            let wanted = TensorType { dtype: table.ty.dtype, shape: Shape(shape) };
+            if let Some(found) = input(function, &table.name).filter(|ty| **ty != wanted) {
+                let message = format!("the table's input `{}` of `{name}` has another type", table.name);
+                self.mismatch("V21", None, message, &wanted, found);
+            }
+        }
+        for (out, _) in function.outputs() {
+            let Some(ty) = output(function, out) else { continue };
+            if decl.carry.iter().any(|n| n == out) || decl.tables.iter().any(|t| t.name == out) {
+                self.report("V21", None, format!("`{out}` is tabulated, and carried or a table"));
+            }
+            let Some((_, row)) = ty.shape.0.split_first().filter(|(n, _)| n.get() == Some(rows)) else {
+                let message = format!("the output `{out}` of `{name}` does not have {rows} rows");
+                self.mismatch("V21", None, message, format!("a leading axis of {rows}"), ty);
+                continue;
+            };
+            let row = TensorType { dtype: ty.dtype, shape: Shape(row.to_vec()) };
+            if !steps.is_empty() && steps.iter().all(|s| input(s, out).is_none()) {
+                self.report("V21", None, format!("no step function has the tabulated input `{out}`"));
+            }
+            for step in steps {
+                if let Some(found) = input(step, out).filter(|ty| **ty != row) {
+                    let message = format!("the tabulated input `{out}` of `{}` has another type", step.name);
+                    self.mismatch("V21", None, message, &row, found);
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! A function's dispatches: lowering, memory, and emission through windows.
 
+use super::memo::{Emitted, Like};
 use super::prepare::Prepared;
 use super::{Compiler, Failure, name_of};
 use crate::access::{Access, Tensor, TensorId, Touch, Windows, may_fit, padded};
@@ -15,6 +16,17 @@ use selvedge_shaders::memory::Layout;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+/// A job of a unit.
+struct Work<'p> {
+    unit: &'p Unit,
+    job: Job<'p>,
+    /// Its position among the unit's jobs.
+    index: usize,
+    /// Tensors that the unit's lowering made.
+    scratch: Range<TensorId>,
+    like: Option<Like>,
+}
+
 impl<'m> Compiler<'m> {
     /// Lowers, plans memory and emits.
     pub(super) fn function(
@@ -25,7 +37,7 @@ impl<'m> Compiler<'m> {
         floor: &[u64],
     ) -> Result<PlanFunction, Failure> {
         let mut extra: Vec<Tensor> = Vec::new();
-        let mut jobs: Vec<(&Unit, Job)> = Vec::new();
+        let mut work: Vec<Work> = Vec::new();
         for unit in &p.selection.units {
             let mut chunk = u64::MAX;
             loop {
@@ -35,23 +47,36 @@ impl<'m> Compiler<'m> {
                     chunk = longest / 2;
                     continue;
                 }
-                jobs.extend(made.into_iter().map(|job| (unit, job)));
+                let count = scratch.len();
                 extra.extend(scratch);
+                let end = self.tensors.len() + extra.len();
+                work.extend(made.into_iter().enumerate().map(|(index, job)| Work {
+                    unit,
+                    job,
+                    index,
+                    scratch: end - count..end,
+                    like: None,
+                }));
                 break;
             }
         }
         self.tensors.extend(extra);
+        for w in &mut work {
+            if let Some(memo) = &mut self.memo {
+                let scratch = w.scratch.clone();
+                w.like = memo.like(&p.flat, &p.selection, &p.homes, w.unit, &self.tensors, scratch);
+            }
+        }
         let mut lifetimes: BTreeMap<TensorId, Lifetime> = BTreeMap::new();
         let mut flow: Vec<Vec<Touch>> = Vec::new();
-        for (at, (_, job)) in jobs.iter().enumerate() {
-            let mut access = Access::collecting(&self.tensors);
-            (job.emit)(0..job.outer, &mut access)?;
-            for touch in access.touches() {
+        for (at, w) in work.iter().enumerate() {
+            let touches = self.touches(w, 0..w.job.outer)?;
+            for touch in &touches {
                 let life =
                     lifetimes.entry(touch.tensor).or_insert(Lifetime { tensor: touch.tensor, first: at, last: at });
                 life.last = at;
             }
-            flow.push(access.touches().to_vec());
+            flow.push(touches);
         }
         for tensor in &p.kept {
             let first = if p.inputs.iter().any(|(_, t)| t == tensor) { 0 } else { usize::MAX };
@@ -62,15 +87,15 @@ impl<'m> Compiler<'m> {
         let lifetimes: Vec<Lifetime> =
             lifetimes.into_values().filter(|l| self.tensors[l.tensor].pieces.is_empty()).collect();
         arena.place(&lifetimes, floor, &mut self.tensors);
-        let mut held = [self.weight_tensors.clone(), self.names.persistent()].concat();
+        let mut held = [self.weight_tensors.clone(), self.names.persistent(), self.names.tabulated()].concat();
         held.extend(p.inputs.iter().map(|(_, tensor)| *tensor));
         let wanted: Vec<TensorId> = p.returns.iter().map(|(_, tensor, _)| *tensor).collect();
         verify::flow(&p.flat.name, &self.tensors, &held, &flow, &wanted)?;
 
         let mut dispatches = Vec::new();
-        for (unit, job) in &jobs {
+        for w in &work {
             let usages = self.usages(arena);
-            self.dispatch((p, index), unit, job, 0..job.outer, &usages, &mut dispatches)?;
+            self.dispatch((p, index), w, 0..w.job.outer, &usages, &mut dispatches)?;
         }
         let region_pairs = |(from, to): &(TensorId, TensorId)| {
             let (from, to) = (&self.tensors[*from].pieces, &self.tensors[*to].pieces);
@@ -148,9 +173,26 @@ impl<'m> Compiler<'m> {
         Ok(true)
     }
 
+    /// What a range of a job touches.
+    fn touches(&mut self, work: &Work, range: Range<u64>) -> Result<Vec<Touch>, Diagnostic> {
+        let like = work.like.as_ref();
+        let known = like.zip(self.memo.as_ref()).and_then(|(like, memo)| memo.touches(like, work.index, &range));
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let mut access = Access::collecting(&self.tensors);
+        (work.job.emit)(range.clone(), &mut access)?;
+        let touches = access.touches().to_vec();
+        if let (Some(like), Some(memo)) = (like, &mut self.memo) {
+            memo.learn_touches(like, work.index, &range, &touches);
+        }
+        Ok(touches)
+    }
+
     /// Usage of each buffer by index.
     fn usages(&self, arena: &Space) -> Vec<Usage> {
-        let mut usages = vec![Usage::Read; arena.base() as usize];
+        let mut usages = vec![Usage::Read; self.weight_buffers];
+        usages.resize(arena.base() as usize, Usage::ReadWrite);
         usages.extend(arena.buffers().iter().map(|b| b.access));
         usages
     }
@@ -159,16 +201,14 @@ impl<'m> Compiler<'m> {
     fn dispatch(
         &mut self,
         (p, index): (&Prepared, u32),
-        unit: &Unit,
-        job: &Job,
+        work: &Work,
         range: Range<u64>,
         usages: &[Usage],
         out: &mut Vec<Dispatch>,
     ) -> Result<(), Failure> {
         let context = Context { function: &p.flat, homes: &p.homes };
-        let mut access = Access::collecting(&self.tensors);
-        (job.emit)(range.clone(), &mut access)?;
-        let touches = access.touches().to_vec();
+        let Work { unit, job, .. } = work;
+        let touches = self.touches(work, range.clone())?;
         let Some(windows) = Windows::new(&touches, &self.tensors, usages, self.target) else {
             let length = range.end - range.start;
             if length < 2 {
@@ -190,19 +230,34 @@ impl<'m> Compiler<'m> {
                 .into());
             }
             let middle = range.start + length / 2;
-            self.dispatch((p, index), unit, job, range.start..middle, usages, out)?;
-            return self.dispatch((p, index), unit, job, middle..range.end, usages, out);
+            self.dispatch((p, index), work, range.start..middle, usages, out)?;
+            return self.dispatch((p, index), work, middle..range.end, usages, out);
         };
         let (bindings, wide) = (windows.bindings.clone(), windows.wide.clone());
-        let mut access = Access::through(&self.tensors, windows);
-        let shader = (job.emit)(range.clone(), &mut access)?;
-        let helpers = access.helpers();
+        let shape = windows.shape(&touches);
+        let like = work.like.as_ref();
+        let known = like.zip(self.memo.as_ref()).and_then(|(like, memo)| memo.kernel(like, work.index, &range, &shape));
+        let emitted = match known {
+            Some(known) => known,
+            None => {
+                let mut access = Access::through(&self.tensors, windows);
+                let shader = (job.emit)(range.clone(), &mut access)?;
+                let helpers = access.helpers();
+                let (groups, choice) = (shader.grid, shader.choice.as_ref().map(|(key, _)| key.clone()));
+                let kernel = self.kernel(context, unit, shader, helpers, &bindings, &wide)?;
+                let emitted = Emitted { kernel, groups, choice };
+                if let (Some(like), Some(memo)) = (like, &mut self.memo) {
+                    memo.learn_kernel(like, work.index, &range, shape, emitted.clone());
+                }
+                emitted
+            }
+        };
+        self.needs_bindings(&bindings);
         let share = |x: u64| (x as u128 * (range.end - range.start) as u128 / job.outer.max(1) as u128) as u64;
-        let (groups, flops) = (shader.grid, share(job.flops));
-        if let Some((key, _)) = &shader.choice {
+        let flops = share(job.flops);
+        if let Some(key) = &emitted.choice {
             self.tuning.dispatched(key, index, out.len() as u32);
         }
-        let kernel = self.kernel(context, unit, shader, helpers, &bindings, &wide)?;
         let mut origins: Vec<String> = Vec::new();
         for place in unit.path.iter().flat_map(|id| &context.function.value(*id).places) {
             let place = place.to_string();
@@ -211,8 +266,8 @@ impl<'m> Compiler<'m> {
             }
         }
         out.push(Dispatch {
-            kernel,
-            groups,
+            kernel: emitted.kernel,
+            groups: emitted.groups,
             bindings: bindings.iter().map(|(r, _)| *r).collect(),
             label: label(context.function, unit),
             origins,

@@ -9,6 +9,13 @@ use selvedge_ir::Diagnostic;
 use selvedge_shaders::source::{Access as Binding, Unit};
 
 impl Compiler<'_> {
+    /// The target must bind this.
+    pub(super) fn needs_bindings(&mut self, bindings: &[(Region, Usage)]) {
+        let needs = &mut self.needs;
+        needs.storage_buffers = needs.storage_buffers.max(bindings.len() as u32);
+        needs.max_binding_bytes = bindings.iter().map(|(r, _)| r.bytes).max().unwrap_or(0).max(needs.max_binding_bytes);
+    }
+
     /// The index of a kernel, which is validated when it is new.
     pub(super) fn kernel(
         &mut self,
@@ -28,12 +35,10 @@ impl Compiler<'_> {
             source = source.binding_of(access, if *wide { Unit::Pairs } else { Unit::Words });
         }
         let text = source.text();
-        let needs = &mut self.needs;
-        needs.storage_buffers = needs.storage_buffers.max(bindings.len() as u32);
-        needs.max_binding_bytes = bindings.iter().map(|(r, _)| r.bytes).max().unwrap_or(0).max(needs.max_binding_bytes);
         if let Some(index) = self.known.get(&text) {
             return Ok(*index);
         }
+        let needs = &mut self.needs;
         needs.invocations = needs.invocations.max(shader.workgroup.iter().product());
         needs.workgroup_bytes = needs.workgroup_bytes.max(shader.workgroup_bytes);
         if shader.subgroups || shader.cooperative {

@@ -114,7 +114,7 @@ impl Compiler<'_> {
             {
                 match stage {
                     Stage::Step | Stage::Condition => p.copies.push((tensor, *home)),
-                    Stage::Prepare | Stage::Decode | Stage::Library => {}
+                    Stage::Prepare | Stage::Tabulate | Stage::Decode | Stage::Library => {}
                 }
             }
             p.returns.push((returned.target.clone(), tensor, returned.value));
@@ -157,7 +157,7 @@ impl Compiler<'_> {
         let residence = match stage {
             Stage::Prepare => vec![Residence::Prepare],
             Stage::Condition => vec![Residence::Condition],
-            Stage::Step => vec![Residence::Steps],
+            Stage::Tabulate | Stage::Step => vec![Residence::Steps],
             Stage::Decode => vec![Residence::Decode],
             Stage::Library => Residence::ALL.to_vec(),
         };
