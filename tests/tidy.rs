@@ -1,7 +1,7 @@
 //! Rules of the repository, as tests. Each failure says what to do.
 
 use selvedge_ir::ops::OpKind;
-use selvedge_tests::{check_generated, files, passes, reference, relative, root, rules};
+use selvedge_tests::{check_generated, files, models, passes, reference, relative, root, rules};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -34,6 +34,7 @@ const IMPORTS: [(&str, &[&str]); 13] = [
             "serde_json",
             "strsim",
             "thiserror",
+            "tokenizers",
         ],
     ),
     (
@@ -256,6 +257,13 @@ fn unsafe_code_is_where_it_is_named() {
 fn the_reference_is_current() {
     let page = reference::page().unwrap_or_else(|e| panic!("{e}"));
     check_generated(&root().join("docs/IR.md"), &page).unwrap_or_else(|e| panic!("{e}"));
+}
+
+#[test]
+fn the_readme_lists_the_models_and_their_proofs() {
+    let path = root().join("README.md");
+    let text = models::readme(&read(&path)).unwrap_or_else(|e| panic!("{e}"));
+    check_generated(&path, &text).unwrap_or_else(|e| panic!("{e}"));
 }
 
 #[test]

@@ -6,6 +6,7 @@ pub mod check;
 pub mod compare;
 pub mod draw;
 pub mod gpu;
+pub mod models;
 pub mod passes;
 pub mod reference;
 pub mod rules;

@@ -18,6 +18,7 @@ pub struct Bundle<'a> {
     /// Gives the bytes of weights that are made when they are asked for.
     source: Option<Source<'a>>,
     pub(crate) selftests: Vec<(String, Cow<'a, [u8]>)>,
+    pub(crate) files: Vec<(String, Cow<'a, [u8]>)>,
 }
 
 /// Gives a weight's bytes, or says why it cannot.
@@ -72,7 +73,15 @@ impl<'a> Bundle<'a> {
         let bytes = bytes.collect::<Result<Vec<_>, Flaw>>().map_err(Flaw::invalid)?;
         let kernels = kernels.into_iter().map(Cow::Owned).collect();
         let module = Cow::Owned(module);
-        let bundle = Bundle { manifest, kernels, module, weights: bytes, source: None, selftests: Vec::new() };
+        let bundle = Bundle {
+            manifest,
+            kernels,
+            module,
+            weights: bytes,
+            source: None,
+            selftests: Vec::new(),
+            files: Vec::new(),
+        };
         bundle.check().map_err(Flaw::invalid)?;
         Ok(bundle)
     }
@@ -91,7 +100,7 @@ impl<'a> Bundle<'a> {
         let weights = manifest.weights.iter().map(held).collect();
         let kernels = kernels.into_iter().map(Cow::Owned).collect();
         let (module, source) = (Cow::Owned(module), Some(Box::new(source) as Source<'a>));
-        let bundle = Bundle { manifest, kernels, module, weights, source, selftests: Vec::new() };
+        let bundle = Bundle { manifest, kernels, module, weights, source, selftests: Vec::new(), files: Vec::new() };
         bundle.check().map_err(Flaw::invalid)?;
         Ok(bundle)
     }
@@ -101,6 +110,13 @@ impl<'a> Bundle<'a> {
         self.selftests.retain(|(n, _)| n != name);
         self.selftests.push((name.to_string(), Cow::Owned(bytes)));
         self.selftests.sort_by(|(a, _), (b, _)| a.cmp(b));
+    }
+
+    /// Adds a file that the front end needs (a tokenizer), by name; a name that is there is replaced.
+    pub fn add_file(&mut self, name: &str, bytes: Cow<'a, [u8]>) {
+        self.files.retain(|(n, _)| n != name);
+        self.files.push((name.to_string(), bytes));
+        self.files.sort_by(|(a, _), (b, _)| a.cmp(b));
     }
 
     pub(crate) fn read(bytes: &'a [u8]) -> Result<Bundle<'a>, BundleError> {
@@ -143,6 +159,11 @@ impl<'a> Bundle<'a> {
     /// Self-test vectors: name and bytes, sorted by name.
     pub fn selftests(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.selftests.iter().map(|(name, bytes)| (name.as_str(), bytes.as_ref()))
+    }
+
+    /// A file of the front end, by name.
+    pub fn file(&self, name: &str) -> Option<&[u8]> {
+        self.files.iter().find(|(n, _)| n == name).map(|(_, bytes)| bytes.as_ref())
     }
 
     /// A weight, by its index in the manifest. Its bytes are hashed at each call.
@@ -289,15 +310,18 @@ fn collect<'a>(manifest: Manifest, header: &Header, body: &'a [u8]) -> Result<Bu
         }
         weights.push(Held::Bytes(Cow::Borrowed(bytes_of(info))));
     }
-    let mut selftests = Vec::new();
+    let (mut selftests, mut files) = (Vec::new(), Vec::new());
     for (name, info) in left {
-        let Some(test) = name.strip_prefix("selftest:") else {
-            return Err(Flaw::new(format!("tensor `{name}`"), "the manifest does not know it"));
+        let (list, name_there) = match (name.strip_prefix("selftest:"), name.strip_prefix("file:")) {
+            (Some(test), _) => (&mut selftests, test),
+            (None, Some(file)) => (&mut files, file),
+            (None, None) => return Err(Flaw::new(format!("tensor `{name}`"), "the manifest does not know it")),
         };
-        selftests.push((test.to_string(), Cow::Borrowed(bytes_of(expect_u8(name, info)?))));
+        list.push((name_there.to_string(), Cow::Borrowed(bytes_of(expect_u8(name, info)?))));
     }
     selftests.sort_by(|(a, _), (b, _)| a.cmp(b));
-    Ok(Bundle { manifest, kernels, module, weights, source: None, selftests })
+    files.sort_by(|(a, _), (b, _)| a.cmp(b));
+    Ok(Bundle { manifest, kernels, module, weights, source: None, selftests, files })
 }
 
 fn expect_u8<'i>(name: &str, info: &'i Info) -> Result<&'i Info, Flaw> {

@@ -13,6 +13,7 @@
 //! | `kernel:HASH` | U8 | WGSL text |
 //! | `module` | U8 | text of the optimised module |
 //! | `selftest:…` | U8 | vectors to try a driver with |
+//! | `file:…` | U8 | what the front end needs besides (tokenizers) |
 //!
 //! Weights come first, widest elements first, so that every tensor is aligned without gaps. The same contents give the
 //! same bytes. Every byte of a file is covered by a check: a file that reads is the file that was written.

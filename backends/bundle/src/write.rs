@@ -141,6 +141,9 @@ impl Bundle<'_> {
         for (name, bytes) in &self.selftests {
             parts.push(Part::bytes(format!("selftest:{name}"), bytes));
         }
+        for (name, bytes) in &self.files {
+            parts.push(Part::bytes(format!("file:{name}"), bytes));
+        }
         Ok(parts)
     }
 }

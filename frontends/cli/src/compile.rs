@@ -4,6 +4,7 @@ use crate::common::{OptimizerArg, Size, TuneArg, bytes, out, wrong};
 use crate::picture::Output;
 use crate::progress::Bars;
 use crate::{Error, Outcome};
+use selvedge::ProgramOptions;
 use selvedge::compile::Options;
 use selvedge::open::Opened;
 use selvedge::tune::{self, Level};
@@ -20,6 +21,12 @@ pub struct Args {
     /// Size of one picture in pixels; it must be one that the model makes.
     #[arg(long, value_name = "WxH")]
     size: Option<Size>,
+    /// Sample at exactly --size, not at PixArt's trained size of the nearest aspect ratio.
+    #[arg(long)]
+    no_resolution_binning: bool,
+    /// Tokens of a prompt in T5, padding counted; the pipeline's default if absent.
+    #[arg(long, value_name = "N")]
+    max_sequence_length: Option<usize>,
     /// Images made by one run of the program.
     #[arg(long, default_value_t = 1)]
     batch: usize,
@@ -58,8 +65,14 @@ pub fn run(args: &Args) -> Result<Outcome, Error> {
         }
         Some(_) => Some(selvedge::gpu::Gpu::open(None)?),
     };
-    let source = Opened::open(&args.model)?.source(args.batch, args.sampler.as_deref())?;
-    crate::generate::check_size(source.info(), args.size)?;
+    let wanted = ProgramOptions {
+        batch: args.batch,
+        size: args.size.map(|size| [size.height, size.width]),
+        text_tokens: args.max_sequence_length,
+        resolution_binning: !args.no_resolution_binning,
+        ..ProgramOptions::default()
+    };
+    let source = Opened::open(&args.model)?.source_with(wanted, args.sampler.as_deref())?;
     let options = Options { target, dump: args.dump.clone(), settings: args.optimizer.settings() };
     let mut compiled = source.compile(&options)?;
     if let Some(budget) = options.settings.max_memory {

@@ -5,16 +5,18 @@ use crate::picture::{Output, grid, png};
 use crate::progress::Bars;
 use crate::{Error, Outcome};
 use selvedge::compile::Settings;
-use selvedge::open::Opened;
+use selvedge::open::{Opened, Source};
 use selvedge::sample::{self, Order};
-use selvedge::zoo::program::PipelineInfo;
-use selvedge::{Device, Event, Session};
+use selvedge::zoo::program::{Conditioning, PipelineInfo};
+use selvedge::{Device, Event, ProgramOptions, Session, latents};
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::Instant;
 
 /// Largest batch that is compiled; more images run in several parts.
 const MAX_BATCH: usize = 16;
+/// Most pixels of the pictures that a text-to-image model makes in one batch, beyond the first.
+const MAX_PIXELS: usize = 512 * 512;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -35,9 +37,12 @@ pub struct OrderArgs {
     /// Class labels, repeated as often as needed; without it the classes in turn.
     #[arg(long, value_name = "N[,N…]", value_delimiter = ',')]
     pub label: Vec<usize>,
-    /// Text prompt (models with a text encoder only).
+    /// What the pictures show (text-to-image models); given several times, the prompts are taken in turn.
     #[arg(long, value_name = "TEXT", conflicts_with = "label")]
-    pub prompt: Option<String>,
+    pub prompt: Vec<String>,
+    /// What the pictures should not show.
+    #[arg(long, value_name = "TEXT", requires = "prompt")]
+    pub negative_prompt: Option<String>,
     /// Seed of all noise: the same seed gives the same pictures on every device.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -47,9 +52,18 @@ pub struct OrderArgs {
     /// Guidance scale; the model's default if absent, 1 is none.
     #[arg(long, value_name = "G")]
     pub guidance: Option<f64>,
+    /// Guidance scale between prompt and negative prompt, for models whose own scale is an input of the network (FLUX).
+    #[arg(long, value_name = "G", requires = "negative_prompt")]
+    pub true_cfg: Option<f64>,
     /// Size of one picture in pixels; it must be one that the model makes.
     #[arg(long, value_name = "WxH")]
     pub size: Option<Size>,
+    /// Sample at exactly --size, not at PixArt's trained size of the nearest aspect ratio.
+    #[arg(long)]
+    pub no_resolution_binning: bool,
+    /// Tokens of a prompt in T5, padding counted; the pipeline's default if absent.
+    #[arg(long, value_name = "N")]
+    pub max_sequence_length: Option<usize>,
     /// Number of pictures, laid out in a grid.
     #[arg(short = 'n', long, value_name = "COUNT")]
     pub count: Option<usize>,
@@ -59,6 +73,9 @@ pub struct OrderArgs {
     /// Write the latents (safetensors, tensor `latents`) instead of a picture: for models without a decoder.
     #[arg(long, value_name = "FILE", conflicts_with = "output")]
     pub latents: Option<PathBuf>,
+    /// Start from these latents (safetensors, tensor `latents`, one an image) instead of the seed's.
+    #[arg(long, value_name = "FILE")]
+    pub from_latents: Option<PathBuf>,
     #[command(flatten)]
     pub device: DeviceArg,
     #[command(flatten)]
@@ -76,23 +93,34 @@ pub fn run(args: &Args) -> Result<Outcome, Error> {
 
 /// The whole of `generate` and `run`.
 pub fn generate(model: &str, args: &OrderArgs, sampler: Option<&str>, settings: &Settings) -> Result<Outcome, Error> {
-    if args.prompt.is_some() {
-        return Err(wrong("prompt", format!("`{model}` has no text encoder"), "choose a class with --label"));
-    }
-    let count = args.count.unwrap_or(args.label.len().max(1));
+    let count = args.count.unwrap_or(args.label.len().max(args.prompt.len()).max(1));
     if count == 0 {
         return Err(wrong("count", "no pictures are asked for (-n 0)", "give a count of 1 or more"));
     }
     // Whatever can be wrong with the request is found before any work is done.
     let output = Output::new(args.latents.as_ref().unwrap_or(&args.output))?;
     let opened = Opened::open(model)?.trusted(args.trust.trust);
-    let source = opened.source(count.min(MAX_BATCH), sampler)?;
+    let options = program_options(&opened, args, count)?;
+    let source = opened.source_with(options, sampler)?;
     let info = source.info().clone();
-    check_size(&info, args.size)?;
+    if matches!(source, Source::Bundle { .. }) {
+        check_size(&info, args.size)?;
+        check_compiled(&info, args)?;
+    }
     check_decoder(&info, args.latents.is_some(), model)?;
-    let order =
-        Order { count, labels: args.label.clone(), seed: args.seed, steps: args.steps, guidance_scale: args.guidance };
-    sample::plan(&info, &order)?;
+    let order = Order {
+        count,
+        labels: args.label.clone(),
+        prompts: args.prompt.clone(),
+        negative_prompt: args.negative_prompt.clone(),
+        seed: args.seed,
+        latents: args.from_latents.as_deref().map(latents::read).transpose()?,
+        steps: args.steps,
+        guidance_scale: args.guidance,
+        true_guidance_scale: args.true_cfg,
+    };
+    let planned = sample::plan(&info, &source.tokenizers()?, &order)?;
+    planned.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     let device = device(&args.device)?.tuned(args.tune.tune);
 
     let started = Instant::now();
@@ -105,15 +133,52 @@ pub fn generate(model: &str, args: &OrderArgs, sampler: Option<&str>, settings: 
     };
     let mut session = source.session(&device, settings, &mut events)?;
     let prepared = started.elapsed();
-    let images = sample::sample(&mut session, &info, &order, &mut events)?;
+    let images = sample::sample(&mut session, &info, &planned, &mut events)?;
     drop(bars);
     let written = match &args.latents {
-        Some(_) => selvedge::sample::latents_file(&images),
+        Some(_) => latents::latents_file(&images),
         None => png(&grid(&images))?,
     };
     output.write(&written)?;
     report(args, &info, &device, &session, prepared, started, count);
     Ok(Outcome::Done)
+}
+
+/// The program to build for a request; a compiled file has its own.
+fn program_options(opened: &Opened, args: &OrderArgs, count: usize) -> Result<ProgramOptions, Error> {
+    let mut options = ProgramOptions {
+        size: args.size.map(|size| [size.height, size.width]),
+        text_tokens: args.max_sequence_length,
+        resolution_binning: !args.no_resolution_binning,
+        true_cfg: args.true_cfg.is_some_and(|g| g > 1.0),
+        ..ProgramOptions::default()
+    };
+    options.batch = count.min(MAX_BATCH);
+    if opened.takes_text() {
+        if let Some([height, width]) = opened.pixels(&options)? {
+            options.batch = options.batch.min((MAX_PIXELS / (height * width)).max(1));
+        }
+        // Without guidance half the work is left out.
+        options.guidance = args.guidance.is_none_or(|g| g > 1.0);
+        let distinct = args.prompt.iter().collect::<std::collections::BTreeSet<_>>().len();
+        options.prompts = if distinct > 1 { options.batch } else { 1 };
+    }
+    Ok(options)
+}
+
+/// What is fixed when a file is compiled cannot be chosen any more.
+fn check_compiled(info: &PipelineInfo, args: &OrderArgs) -> Result<(), Error> {
+    let own = match &info.conditioning {
+        Conditioning::Text { inputs, .. } => inputs.iter().map(|i| i.length).max(),
+        Conditioning::Class { .. } => None,
+    };
+    match args.max_sequence_length {
+        Some(n) if own.is_some_and(|own| n != own) => {
+            let message = format!("`{}` is compiled for another number of text tokens than {n}", info.name);
+            Err(wrong("text", message, "choose it when compiling: `compile --max-sequence-length`"))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 fn report(
@@ -143,7 +208,7 @@ fn report(
     }
 }
 
-pub fn check_size(info: &PipelineInfo, size: Option<Size>) -> Result<(), Error> {
+fn check_size(info: &PipelineInfo, size: Option<Size>) -> Result<(), Error> {
     let [_, height, width] = info.image_shape.unwrap_or(info.latent_shape);
     match size {
         Some(size) if (size.width, size.height) != (width, height) => {

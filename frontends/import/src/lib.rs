@@ -9,8 +9,11 @@ pub mod dit;
 pub mod files;
 pub mod map;
 pub mod model;
+pub mod packing;
 pub mod pipeline;
 pub mod storage;
+pub mod text_pipeline;
+pub mod tokenizer;
 pub mod vae;
 
 pub use cases::{Case, CaseRun, Expected};

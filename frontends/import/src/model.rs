@@ -5,13 +5,14 @@ use crate::dit::{self, Dit};
 use crate::files::{found, list, open_checkpoint, parse_json, read_json, text_field};
 use crate::pipeline;
 use crate::storage::Storage;
+use crate::text_pipeline::{self, TextPipeline};
 use crate::vae::{self, LoadedVae};
 use selvedge_ir::module::WeightDecl;
-use selvedge_ir::{DType, Diagnostic, Diagnostics, TensorType};
+use selvedge_ir::{DType, Diagnostic, Diagnostics, Shape, TensorType};
 use selvedge_zoo::digits;
 use selvedge_zoo::dit::{DitConfig, expected_weights};
 use selvedge_zoo::guidance::Guided;
-use selvedge_zoo::program::{Decoder, PipelineInfo, Program};
+use selvedge_zoo::program::{Conditioning, Decoder, PipelineInfo, Program};
 use selvedge_zoo::samplers::Sampler;
 use selvedge_zoo::sampling::{Guidance, sampling_module};
 use selvedge_zoo::vae::VaeConfig;
@@ -40,10 +41,12 @@ pub struct LoadedModel {
 }
 
 /// The architectures.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Architecture {
     /// The class-conditional diffusion transformer, in both key layouts.
     Dit(DitConfig),
+    /// A text-to-image pipeline.
+    Text(Box<TextPipeline>),
 }
 
 /// How a model is sampled.
@@ -90,13 +93,32 @@ pub struct ProgramOptions {
     pub batch: usize,
     /// Another sampler than the model's own.
     pub sampler: Option<Sampler>,
-    /// Evaluate with guidance (if the model has a null class).
+    /// Evaluate with guidance (if the model has a null class, or takes a negative prompt).
     pub guidance: bool,
+    /// Evaluate a negative prompt beside a guidance scale that the network takes as an input (FLUX).
+    pub true_cfg: bool,
+    /// Height and width of the pictures in pixels; absent: the model's own.
+    pub size: Option<[usize; 2]>,
+    /// Distinct prompts of a run; a divisor of `batch`.
+    pub prompts: usize,
+    /// Tokens of a prompt in T5; absent: as many as the reference pipeline takes.
+    pub text_tokens: Option<usize>,
+    /// PixArt samples at the trained size of the nearest aspect ratio and resizes the picture, as its pipelines do by default.
+    pub resolution_binning: bool,
 }
 
 impl Default for ProgramOptions {
     fn default() -> ProgramOptions {
-        ProgramOptions { batch: 1, sampler: None, guidance: true }
+        ProgramOptions {
+            batch: 1,
+            sampler: None,
+            guidance: true,
+            true_cfg: false,
+            size: None,
+            prompts: 1,
+            text_tokens: None,
+            resolution_binning: true,
+        }
     }
 }
 
@@ -182,26 +204,41 @@ impl Architecture {
     fn sampling(&self, origin: &str, json: &Value) -> Result<Sampling, Diagnostic> {
         match self {
             Architecture::Dit(config) => dit::sampling(origin, json, config),
+            Architecture::Text(_) => {
+                Err(Diagnostic::new("import", format!("`{origin}` does not say how it is sampled")))
+            }
         }
     }
-    /// Names and types of all weights; dtypes are those of the checkpoint (f32 where it has none).
+    /// Names and types of all weights; dtypes are those of the checkpoint (f32 where it has none). Parts of a pipeline are compared
+    /// one by one, when they are read.
     fn weights(&self, checkpoint: &Checkpoint) -> Result<Vec<WeightDecl>, Diagnostics> {
-        let shapes = match self {
-            Architecture::Dit(config) => expected_weights(config)?,
-        };
-        Ok(shapes
-            .into_iter()
-            .map(|(name, shape)| {
-                let ty = TensorType { dtype: checkpoint.dtype(&name).unwrap_or(DType::F32), shape };
-                WeightDecl { name, ty }
-            })
-            .collect())
+        match self {
+            Architecture::Dit(config) => Ok(declared(expected_weights(config)?, checkpoint)),
+            Architecture::Text(_) => Ok(Vec::new()),
+        }
     }
     fn ignored(&self, name: &str) -> bool {
         match self {
             Architecture::Dit(config) => dit::ignored(config, name),
+            Architecture::Text(_) => true,
         }
     }
+    /// Channels of the latents.
+    fn latent_channels(&self) -> usize {
+        match self {
+            Architecture::Dit(config) => config.in_channels,
+            Architecture::Text(text) => text.latent_channels(),
+        }
+    }
+}
+
+/// Weights of a network with the dtypes of a checkpoint (f32 where it has none).
+pub(crate) fn declared(weights: Vec<(String, Shape)>, checkpoint: &Checkpoint) -> Vec<WeightDecl> {
+    let declare = |(name, shape): (String, Shape)| {
+        let ty = TensorType { dtype: checkpoint.dtype(&name).unwrap_or(DType::F32), shape };
+        WeightDecl { name, ty }
+    };
+    weights.into_iter().map(declare).collect()
 }
 
 impl LoadedModel {
@@ -223,11 +260,11 @@ impl LoadedModel {
     /// # Errors
     /// Its latents are not the model's.
     pub fn with_vae(mut self, vae: LoadedVae) -> Result<LoadedModel, Diagnostics> {
-        let Architecture::Dit(config) = &self.architecture;
-        if vae.config.latent_channels != config.in_channels {
+        let channels = self.architecture.latent_channels();
+        if vae.config.latent_channels != channels {
             let what = "the autoencoder's latents are not those of the transformer";
             return Err(Diagnostic::new("import", what)
-                .expected_found(format!("{} channels", config.in_channels), vae.config.latent_channels)
+                .expected_found(format!("{channels} channels"), vae.config.latent_channels)
                 .into());
         }
         self.checkpoint = self.checkpoint.with_part(vae::PREFIX, &vae.checkpoint)?;
@@ -244,15 +281,37 @@ impl LoadedModel {
     /// The whole sampling program.
     ///
     /// # Errors
-    /// A batch of 0; what the model code finds wrong.
+    /// A batch of 0, a size that the model does not make, texts that are too long; what the model code finds wrong.
     pub fn program(&self, options: &ProgramOptions) -> Result<Program, Diagnostics> {
         if options.batch == 0 {
             return Err(Diagnostic::new("import", "a program makes at least one image")
                 .expected_found("a batch of 1 or more", 0)
                 .into());
         }
-        let Architecture::Dit(config) = &self.architecture;
+        match &self.architecture {
+            Architecture::Dit(config) => self.class_program(config, options),
+            Architecture::Text(text) => text_pipeline::program(self, text, options),
+        }
+    }
+    /// Height and width of the pictures that a program with these options makes, in pixels (of the latents where nothing decodes them).
+    ///
+    /// # Errors
+    /// A size that the model does not make.
+    pub fn pixels(&self, options: &ProgramOptions) -> Result<[usize; 2], Diagnostic> {
+        match &self.architecture {
+            Architecture::Text(text) => text_pipeline::pixels(self, text, options),
+            Architecture::Dit(config) => {
+                let pixels = config.input_size * self.vae.as_ref().map_or(1, VaeConfig::downscale);
+                let own = [pixels; 2];
+                let Some([height, width]) = options.size.filter(|&size| size != own) else { return Ok(own) };
+                let message = format!("`{}` does not make pictures of {width}x{height}", self.name);
+                Err(Diagnostic::new("size", message).help(format!("sizes it makes: {pixels}x{pixels}")))
+            }
+        }
+    }
+    fn class_program(&self, config: &DitConfig, options: &ProgramOptions) -> Result<Program, Diagnostics> {
         let s = &self.sampling;
+        self.pixels(options)?;
         let sampler = options.sampler.clone().unwrap_or_else(|| s.sampler.clone());
         let guidance = match s.null_class.filter(|_| options.guidance) {
             Some(null_class) => Guidance::On { guided: s.guided, null_class },
@@ -263,7 +322,7 @@ impl LoadedModel {
         let image_shape = match &self.vae {
             None => (s.decoder == Decoder::Pixels).then_some(latent_shape),
             Some(vae) => {
-                vae::add(&mut module, vae, options.batch, latent_shape, self.stored())?;
+                vae::add(&mut module, vae, options.batch, latent_shape, None, self.stored())?;
                 let [_, height, width] = latent_shape.map(|n| n * vae.downscale());
                 Some([vae.out_channels, height, width])
             }
@@ -275,14 +334,18 @@ impl LoadedModel {
             latent_shape,
             image_shape,
             pixel_range: s.pixel_range,
-            num_classes: config.num_classes,
-            null_class: s.null_class.unwrap_or(config.num_classes),
+            conditioning: Conditioning::Class {
+                num_classes: config.num_classes,
+                null_class: s.null_class.unwrap_or(config.num_classes),
+            },
             guided: (guidance != Guidance::Off).then_some(s.guided),
+            embedded_guidance: false,
             guidance_floor: s.guidance_floor,
             default_steps: s.default_steps,
             default_guidance_scale: if guidance == Guidance::Off { 1.0 } else { s.default_guidance_scale },
             sampler,
             decoder: s.decoder.clone(),
+            packing: 1,
         };
         Ok(Program { module, info })
     }

@@ -5,7 +5,7 @@ use crate::files::{brief, open_checkpoint, read_json};
 use selvedge_ir::module::WeightDecl;
 use selvedge_ir::{DType, Diagnostic, Diagnostics, Module, TensorType};
 use selvedge_zoo::sampling::add_decoder;
-use selvedge_zoo::vae::{VaeConfig, expected_weights, latents_to_image};
+use selvedge_zoo::vae::{VaeConfig, expected_weights, image_of_size};
 use serde_json::Value;
 use std::path::Path;
 
@@ -72,7 +72,8 @@ pub fn component(folder: &Path, origin: &str, index: &Value) -> Result<Option<Lo
     load(&place).map(Some)
 }
 
-/// Adds the decoder to a sampling module for `batch` latents [C, H, W]; weights are read below [`PREFIX`].
+/// Adds the decoder to a sampling module for `batch` latents [C, H, W], to pictures of `size` (height, width; absent: the
+/// decoder's own); weights are read below [`PREFIX`].
 ///
 /// # Errors
 /// What the model code finds wrong.
@@ -81,8 +82,9 @@ pub fn add(
     config: &VaeConfig,
     batch: usize,
     [channels, height, width]: [usize; 3],
+    size: Option<[usize; 2]>,
     stored: impl Fn(&str) -> Option<DType> + 'static,
 ) -> Result<(), Diagnostics> {
     let latents = TensorType::new(DType::F32, [batch, channels, height, width]);
-    add_decoder(module, latents, stored, |g, latents| latents_to_image(&g.weights().sub(PREFIX), config, latents))
+    add_decoder(module, latents, stored, |g, latents| image_of_size(&g.weights().sub(PREFIX), config, latents, size))
 }

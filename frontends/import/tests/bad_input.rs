@@ -255,14 +255,14 @@ fn numbers_are_read_in_every_dtype() {
 fn pipelines_say_what_is_missing() {
     let folder = TempDir::new().unwrap();
     let index = |text: &str| fs::write(folder.path().join("model_index.json"), text).unwrap();
-    index(r#"{"_class_name": "FluxPipeline"}"#);
-    assert_says(&error(folder.path()), &["FluxPipeline", "DiTPipeline"]);
+    index(r#"{"_class_name": "KolorsPipeline"}"#);
+    assert_says(&error(folder.path()), &["KolorsPipeline", "DiTPipeline", "FluxPipeline"]);
     index(r#"{"_class_name": "DiTPipeline"}"#);
     assert_says(&error(folder.path()), &["does not name the component `transformer`"]);
     index(
         r#"{"_class_name": "DiTPipeline", "transformer": ["diffusers", "DiTTransformer2DModel"], "scheduler": ["diffusers", "PNDMScheduler"]}"#,
     );
-    assert_says(&error(folder.path()), &["transformer/config.json", "missing"]);
+    assert_says(&error(folder.path()), &["component folder", "transformer` is missing", "DiTTransformer2DModel"]);
     fs::create_dir(folder.path().join("transformer")).unwrap();
     for (from, to) in [("config.json", "config.json"), ("model.safetensors", "diffusion_pytorch_model.safetensors")] {
         fs::copy(fixture("dit").join(from), folder.path().join("transformer").join(to)).unwrap();

@@ -198,3 +198,22 @@ fn digits_follow_their_recorded_trajectory() {
     eprintln!("digits after twenty steps: rel_l2 {gap:.2e}");
     assert!(gap <= 1e-3);
 }
+
+#[test]
+fn text_to_image_pipelines() {
+    for name in ["flux", "pixart-alpha", "pixart-sigma", "sd3"] {
+        fixture(&format!("pipeline-{name}"), &["image", "latents"]);
+    }
+    // Other sizes, lengths, widths and calls: several prompts and images, own negative prompts, other schedulers, T5 left out, shards.
+    for name in ["flux-schnell", "pixart-batch", "pixart-binned", "sd3-three-prompts", "sd3-without-t5"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pipelines").join(name);
+        let case = cases::open(&folder).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(case.unsupported, [], "{name}");
+        let embeds =
+            ["negative_pooled_prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "prompt_embeds"];
+        match name {
+            "sd3-without-t5" => check(&case, &[&["image", "latents"], &embeds[..]].concat()),
+            _ => check(&case, &["image", "latents"]),
+        }
+    }
+}

@@ -76,6 +76,8 @@ pub struct Compiled {
     tunables: BTreeMap<String, Tunable>,
     target: Target,
     unfused: bool,
+    /// Files that the front end needs, by name.
+    files: BTreeMap<String, Vec<u8>>,
 }
 
 /// Bytes of weights that are read before the memory of their pages is given back.
@@ -161,6 +163,7 @@ impl Compiled {
             tunables: lowered.tunables,
             target: self.target.clone(),
             unfused: self.unfused,
+            files: self.files.clone(),
         })
     }
     /// Self-tests of the kernel families of the plan; see [`crate::selftest`].
@@ -183,6 +186,10 @@ impl Compiled {
             hoisted: self.notes.hoisted.clone(),
             stages: self.stages.clone(),
         }
+    }
+    /// Puts a file that the front end needs into the artefact.
+    pub fn add_file(&mut self, name: &str, bytes: Vec<u8>) {
+        self.files.insert(name.to_string(), bytes);
     }
     /// Leaves the weights in their checkpoint: the artefact, which is to be written into `folder`, names file, offset, bytes
     /// and hash of each. Weights that the checkpoint stores in another form stay embedded.
@@ -231,7 +238,7 @@ impl Compiled {
         let made: BTreeMap<&str, &Vec<u8>> =
             names.filter_map(|(name, i)| Some((name, self.constants.get(&i)?))).collect();
         let read = AtomicU64::new(0);
-        Bundle::streamed(manifest, self.kernels.clone(), self.module.to_string(), move |weight| {
+        let mut bundle = Bundle::streamed(manifest, self.kernels.clone(), self.module.to_string(), move |weight| {
             if let Some(bytes) = made.get(weight.name.as_str()) {
                 return Ok(Cow::Borrowed(bytes.as_slice()));
             }
@@ -243,7 +250,9 @@ impl Compiled {
             }
             Ok(bytes)
         })
-        .map_err(internal)
+        .map_err(internal)?;
+        self.files.iter().for_each(|(name, bytes)| bundle.add_file(name, Cow::Borrowed(bytes)));
+        Ok(bundle)
     }
     /// Bytes of a weight, by its index in the manifest.
     fn weight(&self, index: usize) -> Result<Vec<u8>, String> {
@@ -340,6 +349,7 @@ pub fn compile(module: Module, weights: Weights, pipeline: Value, options: &Opti
     manifest.weights.iter().filter(|w| w.hash.is_empty()).try_for_each(|w| declared(&module, &w.name).map(|_| ()))?;
     dump.stage("plan.txt", || explain::text(&manifest, None, true))?;
     dump.kernels(manifest.kernels.iter().zip(&lowered.kernels).map(|(k, text)| (k.name.as_str(), text.as_str())))?;
+    let files = BTreeMap::new();
     Ok(Compiled {
         manifest,
         kernels: lowered.kernels,
@@ -351,6 +361,7 @@ pub fn compile(module: Module, weights: Weights, pipeline: Value, options: &Opti
         tunables: lowered.tunables,
         target: options.target.clone(),
         unfused,
+        files,
     })
 }
 

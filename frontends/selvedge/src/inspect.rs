@@ -12,6 +12,7 @@ use selvedge_bundle::manifest::Manifest;
 use selvedge_import::LoadedModel;
 use selvedge_import::model::Architecture;
 use selvedge_ir::{Module, TensorType};
+use selvedge_zoo::dit::DitConfig;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -97,7 +98,10 @@ fn usage(manifest: &Manifest) -> Value {
 
 fn inspect_model(model: LoadedModel, request: &Request) -> Result<Value, Error> {
     let batch = request.batch.unwrap_or(1);
-    let Architecture::Dit(c) = model.architecture.clone();
+    let (family, config) = match &model.architecture {
+        Architecture::Dit(c) => ("dit", dit_config(c)),
+        Architecture::Text(text) => ("text-to-image", json!({"class": format!("{:?}", text.class)})),
+    };
     let (name, sampling, vae) = (model.name.clone(), model.sampling.clone(), model.vae.clone());
     let files: Vec<String> = model.checkpoint.origins().iter().map(|s| s.to_string()).collect();
     let source = Opened::Model(Box::new(model)).source(batch, None)?;
@@ -107,13 +111,8 @@ fn inspect_model(model: LoadedModel, request: &Request) -> Result<Value, Error> 
         Source::Bundle { .. } => (source.compile(&options)?, Value::Null),
     };
     memory::fit(compiled.manifest(), request.settings.max_memory, Freedom { batch, size: false })?;
-    let config = json!({
-        "layout": format!("{:?}", c.layout), "input_size": c.input_size, "patch_size": c.patch_size,
-        "in_channels": c.in_channels, "out_channels": c.out_channels, "hidden_size": c.hidden_size, "depth": c.depth,
-        "num_heads": c.num_heads, "mlp_hidden_size": c.mlp_hidden_size, "num_classes": c.num_classes,
-    });
     Ok(json!({
-        "kind": "model", "name": name, "family": "dit", "configuration": config,
+        "kind": "model", "name": name, "family": family, "configuration": config,
         "sampling": {
             "sampler": sampling.sampler, "default_steps": sampling.default_steps,
             "default_guidance_scale": sampling.default_guidance_scale, "null_class": sampling.null_class,
@@ -127,6 +126,14 @@ fn inspect_model(model: LoadedModel, request: &Request) -> Result<Value, Error> 
         "memory": usage(compiled.manifest()),
         "plan": plan(batch, &compiled.report()),
     }))
+}
+
+fn dit_config(c: &DitConfig) -> Value {
+    json!({
+        "layout": format!("{:?}", c.layout), "input_size": c.input_size, "patch_size": c.patch_size,
+        "in_channels": c.in_channels, "out_channels": c.out_channels, "hidden_size": c.hidden_size, "depth": c.depth,
+        "num_heads": c.num_heads, "mlp_hidden_size": c.mlp_hidden_size, "num_classes": c.num_classes,
+    })
 }
 
 fn weights(module: &Module) -> Value {

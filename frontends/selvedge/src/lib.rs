@@ -58,7 +58,9 @@ pub mod memory;
 pub mod session;
 pub mod weights;
 
+pub mod latents;
 pub mod open;
+pub mod prompt;
 pub mod sample;
 pub mod text;
 
@@ -79,6 +81,7 @@ pub use device::{Device, DeviceChoice};
 pub use error::Error;
 pub use event::{Event, Observer};
 pub use selvedge_bundle as bundle;
+pub use selvedge_import::ProgramOptions;
 pub use selvedge_ir as ir;
 pub use selvedge_ir::Diagnostic;
 pub use selvedge_model as model;

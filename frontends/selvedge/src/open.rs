@@ -7,11 +7,13 @@ use crate::event::Observer;
 use crate::gpu::GpuSession;
 use crate::link::LinkedFiles;
 use crate::memory::{self, Freedom, Residency};
+use crate::prompt::Tokenizers;
 use crate::selftest;
 use crate::session::Session;
 use crate::weights::{self, Cached, Weights};
 use selvedge_bundle::manifest::{Link, Manifest};
 use selvedge_bundle::{Bundle, WeightBytes};
+use selvedge_import::model::Architecture;
 use selvedge_import::{LoadedModel, MappedFile, ProgramOptions, SHIPPED};
 use selvedge_ir::{Diagnostic, Module};
 use selvedge_runtime::Refill;
@@ -45,6 +47,8 @@ pub enum Source {
         program: Box<Program>,
         /// Its weights.
         weights: Weights,
+        /// What reads prompts.
+        tokenizers: Tokenizers,
     },
     /// A compiled file.
     Bundle {
@@ -74,17 +78,44 @@ impl Opened {
         }
         self
     }
+    /// The model is asked by text, not by a class. A compiled file tells in its pipeline.
+    pub fn takes_text(&self) -> bool {
+        match self {
+            Opened::Model(model) => matches!(model.architecture, Architecture::Text(_)),
+            Opened::Bundle(_) => false,
+        }
+    }
+    /// Pixels (height and width) of the pictures that a model makes with these options; `None` for a compiled file.
+    ///
+    /// # Errors
+    /// A size that the model does not make.
+    pub fn pixels(&self, options: &ProgramOptions) -> Result<Option<[usize; 2]>, Error> {
+        match self {
+            Opened::Model(model) => Ok(Some(model.pixels(options)?)),
+            Opened::Bundle(_) => Ok(None),
+        }
+    }
     /// Its sampling program for `batch` images. A compiled file has its own batch.
     ///
     /// # Errors
-    /// An unknown sampler, or another sampler for a compiled file; what the model code finds wrong.
+    /// As [`Opened::source_with`].
     pub fn source(self, batch: usize, sampler: Option<&str>) -> Result<Source, Error> {
+        self.source_with(ProgramOptions { batch, ..ProgramOptions::default() }, sampler)
+    }
+    /// Its sampling program. A compiled file has its own options.
+    ///
+    /// # Errors
+    /// An unknown sampler, or another sampler for a compiled file; options that do not fit the model; what the model code finds wrong.
+    pub fn source_with(self, options: ProgramOptions, sampler: Option<&str>) -> Result<Source, Error> {
         match self {
             Opened::Model(model) => {
                 let sampler = sampler.map(|name| choose_sampler(&model, name)).transpose()?;
-                let options = ProgramOptions { batch, sampler, ..ProgramOptions::default() };
-                let program = Box::new(model.program(&options)?);
-                Ok(Source::Program { program, weights: Arc::new(Cached::new(model.checkpoint)) })
+                let program = Box::new(model.program(&ProgramOptions { sampler, ..options })?);
+                let tokenizers = match model.architecture {
+                    Architecture::Dit(_) => Tokenizers::default(),
+                    Architecture::Text(text) => Tokenizers(text.tokenizers),
+                };
+                Ok(Source::Program { program, weights: Arc::new(Cached::new(model.checkpoint)), tokenizers })
             }
             Opened::Bundle(file) => {
                 if sampler.is_some() {
@@ -265,14 +296,30 @@ impl Source {
             Source::Bundle { info, .. } => info,
         }
     }
+    /// What reads prompts; nothing for models without text.
+    ///
+    /// # Errors
+    /// A compiled file without its tokenizers.
+    pub fn tokenizers(&self) -> Result<Tokenizers, Error> {
+        match self {
+            Source::Program { tokenizers, .. } => Ok(tokenizers.clone()),
+            Source::Bundle { file, info } => {
+                let bundle = file.bundle()?;
+                Tokenizers::read(info, |name| bundle.file(name))
+            }
+        }
+    }
     /// Compiles it.
     ///
     /// # Errors
     /// It is compiled already; see [`compile::compile`].
     pub fn compile(&self, options: &Options) -> Result<Compiled, Error> {
         match self {
-            Source::Program { program, weights } => {
-                compile::compile(program.module.clone(), weights.clone(), compile::pipeline(&program.info), options)
+            Source::Program { program, weights, tokenizers } => {
+                let pipeline = compile::pipeline(&program.info);
+                let mut compiled = compile::compile(program.module.clone(), weights.clone(), pipeline, options)?;
+                tokenizers.files()?.into_iter().for_each(|(name, bytes)| compiled.add_file(&name, bytes));
+                Ok(compiled)
             }
             Source::Bundle { file, .. } => {
                 let what = Diagnostic::new("compile", format!("`{}` is compiled already", file.path));
@@ -301,7 +348,7 @@ impl Source {
     /// The device lacks what it needs, weights are damaged, device trouble.
     pub fn session(&self, device: &Device, settings: &Settings, events: &mut Observer) -> Result<Session, Error> {
         match self {
-            Source::Program { program, weights } => compile::session_with(
+            Source::Program { program, weights, .. } => compile::session_with(
                 program.module.clone(),
                 weights.clone(),
                 compile::pipeline(&program.info),

@@ -2,10 +2,13 @@
 
 use crate::error::Error;
 use crate::event::{Event, Observer};
+use crate::latents;
+use crate::prompt::Tokenizers;
 use crate::session::Session;
 use selvedge_ir::interp::Run;
 use selvedge_ir::{Diagnostic, Tensor};
-use selvedge_zoo::program::{self, PipelineInfo, Request};
+use selvedge_zoo::program::{self, Conditioning, PipelineInfo, Request};
+use std::ops::Range;
 
 /// A request for pictures.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -14,12 +17,29 @@ pub struct Order {
     pub count: usize,
     /// Labels, repeated as often as needed; empty: the classes in turn.
     pub labels: Vec<usize>,
+    /// Prompts of a text-to-image model, repeated as often as needed.
+    pub prompts: Vec<String>,
+    /// What pictures should not show; absent: the empty text.
+    pub negative_prompt: Option<String>,
     /// Seed of all noise.
     pub seed: u64,
+    /// First latents, one an image, instead of those of the seed.
+    pub latents: Option<Tensor>,
     /// Steps; absent: the pipeline's default.
     pub steps: Option<usize>,
     /// Guidance scale; absent: the pipeline's default.
     pub guidance_scale: Option<f64>,
+    /// Scale between prompt and negative prompt of a model that takes its guidance scale as an input.
+    pub true_guidance_scale: Option<f64>,
+}
+
+/// The runs of an order.
+#[derive(Debug, Default)]
+pub struct Planned {
+    /// Each with the number of its images that are wanted.
+    pub runs: Vec<(Run, usize)>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
 }
 
 /// Images of one size, values row-major [count, channels, height, width].
@@ -38,51 +58,117 @@ pub struct Images {
 /// The runs that an order takes, with the number of images of each; fails before any work is done.
 ///
 /// # Errors
-/// A label that is no class, a bad number of steps, no images: see [`program::request`].
-pub fn plan(info: &PipelineInfo, order: &Order) -> Result<Vec<(Run, usize)>, Error> {
+/// A label that is no class, a label for a text-to-image model or a prompt for another, a bad number of steps, no images: see
+/// [`program::request`].
+pub fn plan(info: &PipelineInfo, tokenizers: &Tokenizers, order: &Order) -> Result<Planned, Error> {
     if order.count == 0 {
         return Err(Diagnostic::new("request", "no images are asked for").help("give a count of 1 or more").into());
     }
-    if let Some(&label) = order.labels.iter().find(|&&l| l >= info.num_classes) {
-        let last = info.num_classes.saturating_sub(1);
+    let latents = order.latents.as_ref().map(|l| latents::fitting(info, l, order.count)).transpose()?;
+    let mut planned = Planned::default();
+    for first in (0..order.count).step_by(info.batch) {
+        let count = info.batch.min(order.count - first);
+        let mut request = Request {
+            steps: order.steps,
+            guidance_scale: order.guidance_scale,
+            true_guidance_scale: order.true_guidance_scale,
+            seed: order.seed,
+            first_image: first as u64,
+            latents: latents.as_ref().map(|all| latents::batch(info, all, first)),
+            ..Request::default()
+        };
+        match &info.conditioning {
+            Conditioning::Class { num_classes, .. } => {
+                request.labels = labels(info, *num_classes, order, first..first + count)?
+            }
+            Conditioning::Text { prompts, .. } => {
+                let texts = texts(info, *prompts, order, first)?;
+                request.tokens = tokenizers.rows(info, &texts, &mut |warning| {
+                    if !planned.warnings.contains(&warning) {
+                        planned.warnings.push(warning);
+                    }
+                })?;
+            }
+        }
+        planned.runs.push((program::request(info, &request)?, count));
+    }
+    Ok(planned)
+}
+
+/// Labels of some of the images.
+fn labels(info: &PipelineInfo, classes: usize, order: &Order, images: Range<usize>) -> Result<Vec<usize>, Error> {
+    if !order.prompts.is_empty() || order.negative_prompt.is_some() {
+        let what = Diagnostic::new("prompt", format!("`{}` has no text encoder", info.name));
+        return Err(what.help("choose a class with --label").into());
+    }
+    if let Some(&label) = order.labels.iter().find(|&&l| l >= classes) {
+        let last = classes.saturating_sub(1);
         let what = Diagnostic::new("request", format!("label {label} is out of range for `{}`", info.name));
         return Err(what.expected_found(format!("a class from 0 to {last}"), label).into());
     }
-    let classes: Vec<usize> = (0..info.num_classes).collect();
-    let labels = if order.labels.is_empty() { &classes } else { &order.labels };
-    let mut runs = Vec::new();
-    for first in (0..order.count).step_by(info.batch) {
-        let count = info.batch.min(order.count - first);
-        let request = Request {
-            steps: order.steps,
-            guidance_scale: order.guidance_scale,
-            labels: (first..first + count).map(|i| labels[i % labels.len()]).collect(),
-            seed: order.seed,
-            first_image: first as u64,
-            trace: Vec::new(),
-        };
-        runs.push((program::request(info, &request)?, count));
-    }
-    Ok(runs)
+    let label =
+        |i: usize| if order.labels.is_empty() { i % classes.max(1) } else { order.labels[i % order.labels.len()] };
+    Ok(images.map(label).collect())
 }
 
-/// Runs an order; gives the images, or the latents if the pipeline ends there.
+/// The texts of a run whose first image is `first`: its prompts, and with guidance as many negative ones.
+fn texts<'o>(info: &PipelineInfo, prompts: usize, order: &'o Order, first: usize) -> Result<Vec<&'o str>, Error> {
+    if !order.labels.is_empty() {
+        let what = Diagnostic::new("label", format!("`{}` takes a text, not a class", info.name));
+        return Err(what.help("say what the picture shows with --prompt \"…\"").into());
+    }
+    if order.prompts.is_empty() {
+        let what = Diagnostic::new("prompt", format!("`{}` makes pictures of a text, and none is given", info.name));
+        return Err(what.help("say what the picture shows with --prompt \"…\"").into());
+    }
+    if let (Some(_), None) = (&order.negative_prompt, info.guided) {
+        let what = Diagnostic::new("prompt", format!("`{}` reads no negative prompt", info.name));
+        let help = match info.embedded_guidance || info.family == "flux" {
+            true => {
+                "its guidance is distilled into the network: add --true-cfg G (above 1) to evaluate the negative prompt beside"
+            }
+            false => "a negative prompt takes a guidance scale above 1",
+        };
+        return Err(what.help(help).into());
+    }
+    let each = info.batch / prompts.max(1);
+    let of_image = |i: usize| order.prompts[i % order.prompts.len()].as_str();
+    let mut texts = Vec::new();
+    for row in 0..prompts {
+        let images = first + row * each..(first + (row + 1) * each).min(order.count.max(first + row * each + 1));
+        let text = of_image(images.start);
+        if images.clone().any(|i| of_image(i) != text) {
+            let what =
+                Diagnostic::new("prompt", format!("`{}` is compiled for one prompt in {each} images", info.name));
+            return Err(what.help("give one prompt a call, or compile with --batch 1").into());
+        }
+        texts.push(text);
+    }
+    if info.guided.is_some() {
+        let negative = order.negative_prompt.as_deref().unwrap_or("");
+        texts.extend(std::iter::repeat_n(negative, prompts));
+    }
+    Ok(texts)
+}
+
+/// Runs what was planned; gives the images, or the latents if the pipeline ends there.
 ///
 /// # Errors
-/// As [`plan`], and whatever the device reports.
+/// Whatever the device reports; a result that is not finite.
 pub fn sample(
     session: &mut Session,
     info: &PipelineInfo,
-    order: &Order,
+    planned: &Planned,
     events: &mut Observer,
 ) -> Result<Images, Error> {
-    let runs = plan(info, order)?;
+    let runs = &planned.runs;
+    let wanted = runs.iter().map(|(_, count)| count).sum();
     let total: usize = runs.iter().map(|(run, _)| run.steps.len()).sum();
     let shape = info.image_shape.unwrap_or(info.latent_shape);
     let size: usize = shape.iter().product();
-    let (mut values, mut done) = (Vec::with_capacity(order.count * size), 0);
+    let (mut values, mut done) = (Vec::with_capacity(wanted * size), 0);
     events(Event::Steps { done: 0, total: total as u64 });
-    for (run, count) in &runs {
+    for (run, count) in runs {
         let outputs = session.run(run, &mut |k| {
             events(Event::Steps { done: (done + k + 1) as u64, total: total as u64 });
         })?;
@@ -100,19 +186,5 @@ pub fn sample(
         return Err(Error::device("health", message));
     }
     let range = info.pixel_range.map(|x| x as f32);
-    Ok(Images { count: order.count, shape, range, values })
-}
-
-/// Latents as a safetensors file with one tensor, `latents` f32 [count, channels, height, width].
-pub fn latents_file(images: &Images) -> Vec<u8> {
-    let [c, h, w] = images.shape;
-    let header = serde_json::json!({"latents": {
-        "dtype": "F32", "shape": [images.count, c, h, w], "data_offsets": [0, images.values.len() * 4],
-    }});
-    let mut text = header.to_string();
-    text.push_str(&" ".repeat(text.len().next_multiple_of(8) - text.len()));
-    let mut file = (text.len() as u64).to_le_bytes().to_vec();
-    file.extend(text.bytes());
-    file.extend(images.values.iter().flat_map(|x| x.to_le_bytes()));
-    file
+    Ok(Images { count: wanted, shape, range, values })
 }

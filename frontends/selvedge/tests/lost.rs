@@ -2,7 +2,7 @@
 
 use selvedge::gpu::Gpu;
 use selvedge::open::Opened;
-use selvedge::sample::{Images, Order, sample};
+use selvedge::sample::{Images, Order, plan, sample};
 use selvedge::{Device, Event};
 
 /// One picture of a seven in four steps, and the notes of the run. The device is lost when so many steps are done.
@@ -13,7 +13,8 @@ fn picture(lost_after: Option<u64>) -> (Images, Vec<String>) {
     let order = Order { count: 1, labels: vec![7], steps: Some(4), ..Order::default() };
     let loaded = session.as_gpu().expect("it is on an adapter").device().clone();
     let mut notes = Vec::new();
-    let images = sample(&mut session, source.info(), &order, &mut |event| match event {
+    let planned = plan(source.info(), &Default::default(), &order).expect("a label and steps");
+    let images = sample(&mut session, source.info(), &planned, &mut |event| match event {
         Event::Steps { done, .. } if Some(done) == lost_after => loaded.destroy(),
         Event::Note(note) => notes.push(note),
         _ => {}

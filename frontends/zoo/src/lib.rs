@@ -1,5 +1,6 @@
 //! Architectures, samplers and pipelines. One file an architecture; each reads like its paper.
 
+pub mod catalog;
 pub mod clip;
 pub mod config;
 pub mod digits;
@@ -8,6 +9,7 @@ pub mod embed;
 pub mod flux;
 pub mod guidance;
 pub mod joint;
+pub mod pipelines;
 pub mod pixart;
 pub mod program;
 pub mod random;

@@ -3,8 +3,10 @@
 //! | name | kind | type | |
 //! |---|---|---|---|
 //! | `latents` | carried | f32[B,C,H,W] | first value: standard normal noise |
-//! | `class_labels` | input of the run | i32[B] | |
+//! | `class_labels` | input of the run | i32[B] | class-conditional models |
+//! | `input_ids…`, `attention_mask…` | inputs of the run | i32[R,L] | text-to-image models: read by `condition` ([`text_module`]) |
 //! | `guidance_scale` | input of the run | f32[] | with guidance only |
+//! | `guidance` | input of the run | f32[] | models that take the scale as an input |
 //! | `timestep` | table | f32[] | what the model receives |
 //! | `next_timestep` | table | f32[] | Heun's second evaluation |
 //! | `coefficients` | table | f32[11] | [`crate::samplers::Coefficients`] |
@@ -84,6 +86,140 @@ pub fn sampling_module(
     tables.extend(sampler_tables(&form, shape));
     module.schedule(schedule(&form, tables));
     module.build()
+}
+
+/// A text-to-image model as the samplers see it: text encoders, which run once, and a network, which runs each step.
+pub trait TextDenoiser {
+    /// What the text encoders read.
+    fn tokens(&self) -> Vec<TokenPort>;
+    /// What the network reads of the text: name, dtype and extents after the first, which counts rows.
+    fn text(&self) -> Vec<TextPort>;
+    /// Runs the encoders on each port's ids i32 [R, length] and mask; gives the values of [`TextDenoiser::text`], in its order.
+    fn encode(&self, graph: &Graph, tokens: &[(Tensor, Option<Tensor>)]) -> Vec<Tensor>;
+    /// The network takes the guidance scale.
+    fn embeds_guidance(&self) -> bool {
+        false
+    }
+    /// The network's output [N, K, H, W] for samples `x` [N, C, H, W], timesteps f32[N], `text` of N rows, and the guidance scale
+    /// f32[N] if it takes one.
+    fn forward(
+        &self,
+        graph: &Graph,
+        x: &Tensor,
+        timesteps: &Tensor,
+        text: &[Tensor],
+        guidance: Option<&Tensor>,
+    ) -> Tensor;
+}
+
+/// An input of the text encoders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenPort {
+    /// Input of the ids.
+    pub name: &'static str,
+    /// Input of the mask, if the encoder takes one.
+    pub mask: Option<&'static str>,
+    /// The pipeline's component that tokenizes.
+    pub tokenizer: &'static str,
+    /// Tokens of a text.
+    pub length: usize,
+    /// Rows of the token table.
+    pub vocab_size: usize,
+}
+
+/// A value that the network reads of the text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TextPort {
+    /// Its name.
+    pub name: &'static str,
+    /// Its dtype.
+    pub dtype: DType,
+    /// Extents of a row.
+    pub row: Vec<usize>,
+}
+
+/// Sizes of a text program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TextBatch {
+    /// Images of a run: the same number for each prompt.
+    pub images: usize,
+    /// Distinct prompts of a run.
+    pub prompts: usize,
+    /// Channels, height and width of a latent.
+    pub latent: [usize; 3],
+}
+
+/// A sampling module for text: `condition` encodes the prompts (with guidance: then as many negative prompts), a row each, and
+/// repeats the rows for the images of a prompt; steps evaluate both halves as one batch.
+///
+/// # Errors
+/// What the model code or the sampler's arithmetic finds wrong.
+pub fn text_module(
+    name: &str,
+    model: &dyn TextDenoiser,
+    sampler: &Sampler,
+    guided: Option<Guided>,
+    batch: TextBatch,
+    stored: impl Fn(&str) -> Option<DType> + 'static,
+) -> Result<Module, Diagnostics> {
+    let halves = 1 + usize::from(guided.is_some());
+    let (rows, repeat) = (batch.prompts * halves, batch.images / batch.prompts.max(1));
+    let [channels, height, width] = batch.latent;
+    let shape = [batch.images, channels, height, width];
+    let form = sampler.form();
+    let mut module = ModuleBuilder::new(name).stored_as(stored);
+    module.function("condition", |g| {
+        let read = |port: &TokenPort| {
+            let input = |name: &str| g.input(name, DType::I32, [rows, port.length]);
+            (input(port.name), port.mask.map(input))
+        };
+        let tokens: Vec<_> = model.tokens().iter().map(read).collect();
+        for (port, value) in model.text().iter().zip(model.encode(g, &tokens)) {
+            g.output(port.name, &repeated(&value, repeat));
+        }
+    });
+    for &kind in &form.functions {
+        module.function(kind.function_name(), |g| {
+            let x = g.input("latents", DType::F32, shape);
+            let scale = guided.map(|guided| (guided, g.input("guidance_scale", DType::F32, [])));
+            let embedded = model.embeds_guidance().then(|| g.input("guidance", DType::F32, []));
+            let timestep = g.input("timestep", DType::F32, []);
+            let text: Vec<Tensor> =
+                model.text().iter().map(|port| text_input(g, port, halves * batch.images)).collect();
+            let evaluate = |x: &Tensor, t: &Tensor| {
+                let x = if scale.is_some() { guidance::both(x) } else { x.clone() };
+                let each = |scalar: &Tensor| scalar.broadcast_to([x.size(0)]);
+                let output = model.forward(g, &x, &each(t), &text, embedded.as_ref().map(each).as_ref());
+                let output =
+                    if form.noise == Noise::LearnedRange { output } else { step::first_channels(&output, channels) };
+                let output = match &scale {
+                    Some((guided, scale)) => guidance::combine(&output, guided.count(channels), scale),
+                    None => output,
+                };
+                output.named("model_output")
+            };
+            step_body(g, &form, kind, &x, shape, |x, next| evaluate(x, next.unwrap_or(&timestep)));
+        });
+    }
+    let mut tables = vec![TableDecl { name: "timestep".into(), ty: TensorType::new(DType::F32, []) }];
+    tables.extend(sampler_tables(&form, shape));
+    module.schedule(Schedule { condition: Some("condition".into()), ..schedule(&form, tables) });
+    module.build()
+}
+
+fn text_input(g: &Graph, port: &TextPort, rows: usize) -> Tensor {
+    let shape: Vec<usize> = [rows].into_iter().chain(port.row.iter().copied()).collect();
+    g.input(port.name, port.dtype, shape)
+}
+
+/// Each row `times` times, one after the other.
+fn repeated(rows: &Tensor, times: usize) -> Tensor {
+    if times == 1 {
+        return rows.clone();
+    }
+    let mut shape: Vec<usize> = (0..rows.rank()).map(|axis| rows.size(axis as isize)).collect();
+    shape.insert(1, times);
+    rows.unsqueeze(1).broadcast_to(shape).flatten(0, 1)
 }
 
 /// Adds the function `decode` to a sampling module, run after the last step: the carried `latents` of this type to `image`

@@ -4,7 +4,7 @@ use selvedge_ir::interp::Run;
 use selvedge_ir::{DType, Interpreter, Module, Precision, Tensor, verify::verify};
 use selvedge_model::{Graph, Tensor as Value, concat};
 use selvedge_zoo::guidance::Guided;
-use selvedge_zoo::program::{Decoder, PipelineInfo, Request, request, run_of_plan};
+use selvedge_zoo::program::{Conditioning, Decoder, PipelineInfo, Request, request, run_of_plan};
 use selvedge_zoo::random::normals;
 use selvedge_zoo::samplers::diffusers::Spacing;
 use selvedge_zoo::samplers::{Ddim, FlowMatchEuler, FlowMethod, Gaussian, RectifiedFlow, Sampler};
@@ -179,14 +179,15 @@ fn info() -> PipelineInfo {
         latent_shape: [4, 1, 1],
         image_shape: None,
         pixel_range: [-1.0, 1.0],
-        num_classes: 3,
-        null_class: 3,
+        conditioning: Conditioning::Class { num_classes: 3, null_class: 3 },
         guided: Some(Guided::All),
+        embedded_guidance: false,
         guidance_floor: false,
         default_steps: 5,
         default_guidance_scale: 2.5,
         sampler: Sampler::Gaussian(Gaussian::new(true)),
         decoder: Decoder::Missing("nothing decodes".into()),
+        packing: 1,
     }
 }
 
@@ -194,7 +195,7 @@ fn info() -> PipelineInfo {
 fn requests_become_runs_that_modules_take() {
     let info = info();
     let model = Linear { channels: 4, outputs: 8 };
-    let guidance = Guidance::On { guided: Guided::All, null_class: info.null_class };
+    let guidance = Guidance::On { guided: Guided::All, null_class: 3 };
     let module = module(&model, &info.sampler, guidance, info.batch);
     let ask = |labels: Vec<usize>, first_image: u64| Request { labels, first_image, seed: 9, ..Request::default() };
     let all = latents(&module, &request(&info, &ask(vec![0, 1, 2], 0)).unwrap(), Precision::F32);

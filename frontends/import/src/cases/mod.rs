@@ -7,6 +7,7 @@ mod clip;
 mod component;
 mod mmdit;
 mod model;
+mod pipeline;
 mod pixart;
 mod sampler;
 mod t5;
@@ -70,6 +71,17 @@ enum Source {
     Output(String),
     /// A picture [B, C, H, W], recorded as [B, H, W, C].
     Picture(String),
+    /// Some rows of an output.
+    Rows {
+        /// The output.
+        name: String,
+        /// The first row.
+        first: usize,
+        /// Number of rows.
+        count: usize,
+    },
+    /// Latents [B, C, H, W], recorded as tokens [B, N, p·p·C] of p×p pixels.
+    Packed(String, usize),
     /// A traced value after each step, stacked.
     Trace(String),
     /// A carried value before the first and after each step, stacked.
@@ -89,6 +101,8 @@ impl CaseRun {
             Source::Host(tensor) => Some(tensor.clone()),
             Source::Output(name) => output.outputs.get(name).cloned(),
             Source::Picture(name) => output.outputs.get(name).map(channels_last),
+            Source::Rows { name, first, count } => output.outputs.get(name).map(|x| rows(x, *first, *count)),
+            Source::Packed(name, patch) => output.outputs.get(name).map(|x| crate::packing::pack(x, *patch)),
             Source::Trace(name) => traced(name).map(|steps| stack(&steps)),
             Source::Trajectory(name) => traced(name)
                 .and_then(|steps| Some([vec![self.run.inputs.get(name)?], steps].concat()))
@@ -202,6 +216,23 @@ fn channels_last(picture: &Tensor) -> Tensor {
         (pixel / (h * w) * c + channel) * h * w + pixel % (h * w)
     };
     Tensor::f32(&[b, h, w, c], (0..b * c * h * w).map(|i| from[at(i)]).collect())
+}
+
+/// Some rows (entries of the first axis) of a tensor; f32 but for integers.
+fn rows(tensor: &Tensor, first: usize, count: usize) -> Tensor {
+    let mut sizes = tensor.sizes();
+    let row: usize = sizes.iter().skip(1).product();
+    if let Some(rows) = sizes.first_mut() {
+        *rows = count;
+    }
+    let cut = |n: usize| first * row..((first + count) * row).min(n);
+    match &tensor.data {
+        Data::I32(values) => Tensor::i32(&sizes, values[cut(values.len())].to_vec()),
+        _ => {
+            let values = tensor.to_f32();
+            Tensor::f32(&sizes, values[cut(values.len())].to_vec())
+        }
+    }
 }
 
 /// Joins f32 tensors of one type along a new first axis.

@@ -1,7 +1,7 @@
 //! Cases with a model: forwards, guided forwards, and whole sampling loops.
 
 use super::sampler::{gaussian, recorded_noise};
-use super::{Case, CaseRun, Expected, Recorded, Source, once};
+use super::{Case, CaseRun, Expected, Recorded, Source, once, pipeline};
 use crate::dit::Dit;
 use crate::files::read_json;
 use crate::model::{Architecture, LoadedModel, load_folder};
@@ -17,11 +17,17 @@ use serde_json::Value;
 use std::path::Path;
 
 /// Tolerance of trajectories through a model with f16 weights, which the digits' card states, and of a pipeline's picture.
-const TRAJECTORY_TOLERANCE: f64 = 1e-3;
+pub(super) const TRAJECTORY_TOLERANCE: f64 = 1e-3;
 
 pub(super) fn open(name: &str, folder: &Path, case: &Value, recorded: &Recorded) -> Result<Case, Diagnostics> {
     let model = load_folder(folder)?;
-    let Architecture::Dit(config) = &model.architecture;
+    let config = match &model.architecture {
+        Architecture::Dit(config) => config,
+        Architecture::Text(text) => {
+            let runs = pipeline::runs(&model, text, case, recorded)?;
+            return Ok(Case { name: name.to_string(), runs, unsupported: Vec::new() });
+        }
+    };
     let cx = Context { model: &model, config, recorded };
     let mut runs = Vec::new();
     if folder.join("model_index.json").exists() {
@@ -178,7 +184,7 @@ impl Context<'_> {
         let mut expected = vec![self.recorded.expect("latents", Source::Output("latents".into()))?];
         if let Some(vae) = &self.model.vae {
             let [batch, latent @ ..] = shape;
-            crate::vae::add(&mut module, vae, batch, latent, self.model.stored())?;
+            crate::vae::add(&mut module, vae, batch, latent, None, self.model.stored())?;
             let image = self.recorded.expect("image", Source::Picture("image".into()))?;
             expected.push(image.map(|e| Expected { tolerance: TRAJECTORY_TOLERANCE, ..e }));
         }

@@ -4,8 +4,8 @@ use crate::error::Error;
 use crate::open::BundleFile;
 use crate::presets::{self, Preset};
 use crate::weights::{Cached, Random, Weights};
-use selvedge_import::SHIPPED;
 use selvedge_import::model::Architecture;
+use selvedge_import::{LoadedModel, ProgramOptions, SHIPPED};
 use selvedge_ir::{DType, Diagnostic, Module, Tensor};
 use selvedge_model::ModuleBuilder;
 use selvedge_zoo::dit::forward_module;
@@ -95,7 +95,9 @@ pub(super) fn subject(request: &Request) -> Result<Subject, Error> {
         return Ok(Subject { module, function, program, batch, size: format!("{width}x{height}") });
     }
     let model = selvedge_import::load(&request.model).map_err(|e| unknown(&request.model, e))?;
-    let Architecture::Dit(mut config) = model.architecture.clone();
+    let Architecture::Dit(mut config) = model.architecture.clone() else {
+        return text_step(request, model, batch);
+    };
     let stored = model.stored();
     let weights: Weights = Arc::new(Cached::new(model.checkpoint));
     if let Some(blocks) = request.blocks {
@@ -115,6 +117,17 @@ pub(super) fn subject(request: &Request) -> Result<Subject, Error> {
     }
     let module = forward_module(&config, batch, (size[0], size[1]), stored)?;
     Ok(of(module, weights, format!("{}x{}", size[1], size[0])))
+}
+
+/// A text-to-image pipeline: the first step of its sampling program, guidance included; the size is the picture's, in pixels.
+fn text_step(request: &Request, model: LoadedModel, batch: usize) -> Result<Subject, Error> {
+    let options = ProgramOptions { batch, size: request.size, ..ProgramOptions::default() };
+    let program = model.program(&options)?;
+    let step = program.module.schedule.steps.iter().flat_map(|s| &s.functions).next();
+    let function = step.map_or(FORWARD, String::as_str).to_string();
+    let [_, height, width] = program.info.image_shape.unwrap_or(program.info.latent_shape);
+    let weights = Program::Weights(Arc::new(Cached::new(model.checkpoint)));
+    Ok(Subject { module: program.module, function, program: weights, batch, size: format!("{width}x{height}") })
 }
 
 /// A compiled file: `forward`, or the first step of its sampling program.

@@ -56,6 +56,8 @@ pub struct FlowMatchEuler {
     pub mu: Option<f64>,
     /// σ of the steps before shifting, given one by one (an argument of `set_timesteps`).
     pub sigmas: Option<Vec<f64>>,
+    /// As if `sigmas` were 1, …, 1/steps in equal steps, which is what FLUX's pipeline gives.
+    pub sigmas_by_steps: bool,
 }
 
 /// Kind of dynamic shift.
@@ -85,6 +87,7 @@ impl Default for FlowMatchEuler {
             stochastic_sampling: false,
             mu: None,
             sigmas: None,
+            sigmas_by_steps: false,
         }
     }
 }
@@ -134,6 +137,7 @@ impl FlowMatchEuler {
                     .expected_found(own.len(), steps));
             }
             Some(own) => own.clone(),
+            None if self.sigmas_by_steps => linspace(1.0, 1.0 / steps as f64, steps),
             None => {
                 // The ends are shifted once here and all values again below, as the reference does.
                 let end = |t: f64| if self.use_dynamic_shifting { t } else { shifted(t) };

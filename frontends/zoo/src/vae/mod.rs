@@ -5,7 +5,7 @@ pub mod config;
 pub mod net;
 
 pub use config::{VaeConfig, VaeLayout};
-pub use net::{decode, encode, latents_to_image};
+pub use net::{decode, encode, image_of_size, latents_to_image};
 
 use selvedge_model::{DType, Diagnostics, ModuleBuilder, Shape};
 

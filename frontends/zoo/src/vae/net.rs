@@ -1,6 +1,7 @@
 //! The network: encoder, decoder, and their blocks.
 
 use super::{VaeConfig, VaeLayout};
+use selvedge_ir::ops::ResizeKind;
 use selvedge_model::nn::{Conv, GroupNorm};
 use selvedge_model::{Scope, Tensor, WindowOptions};
 
@@ -73,11 +74,34 @@ pub fn decode(weights: &Scope, config: &VaeConfig, latent: &Tensor) -> Tensor {
 
 /// A diffusion model's latents to a picture with black 0 and white 1: decode(latents / scaling_factor + shift_factor) / 2 + ½, clamped.
 pub fn latents_to_image(weights: &Scope, config: &VaeConfig, latents: &Tensor) -> Tensor {
+    image_of_size(weights, config, latents, None)
+}
+
+/// As [`latents_to_image`], then resized (linearly, to cover) and cut in the middle to a height and width, as PixArt's pipelines do
+/// with the pictures of a size that was trained.
+pub fn image_of_size(weights: &Scope, config: &VaeConfig, latents: &Tensor, size: Option<[usize; 2]>) -> Tensor {
     let mut z = latents / config.scaling_factor;
     if config.shift_factor != 0.0 {
         z = z + config.shift_factor;
     }
-    (decode(weights, config, &z) * 0.5 + 0.5).clamp(0.0, 1.0)
+    let mut image = decode(weights, config, &z);
+    if let Some(size) = size {
+        image = covering(&image, size);
+    }
+    (image * 0.5 + 0.5).clamp(0.0, 1.0)
+}
+
+/// Resized so that it covers height and width, and cut in the middle.
+fn covering(image: &Tensor, [height, width]: [usize; 2]) -> Tensor {
+    let (h, w) = (image.size(2), image.size(3));
+    if (h, w) == (height, width) {
+        return image.clone();
+    }
+    let ratio = (height as f64 / h as f64).max(width as f64 / w as f64);
+    let [resized_h, resized_w] = [h, w].map(|n| (n as f64 * ratio) as usize); // truncated, as in Python
+    let resized = image.resize(ResizeKind::Linear, &[resized_h, resized_w]);
+    let middle = |all: usize, part: usize| all.saturating_sub(part) / 2;
+    resized.narrow(2, middle(resized_h, height), height).narrow(3, middle(resized_w, width), width)
 }
 
 /// Names of the parts in a layout.
