@@ -326,7 +326,19 @@ pub(crate) fn lowered(module: Module, weights: Weights, options: &Options) -> Re
     let lowered = selvedge_codegen::compile(&module, &options.target, &how).map_err(refused)?;
     let (manifest, kernels, constants) = (lowered.manifest, lowered.kernels, lowered.constants);
     let (stages, notes, target, tunables) = (Vec::new(), Notes::default(), options.target.clone(), lowered.tunables);
-    Ok(Compiled { manifest, kernels, constants, module, weights, stages, notes, target, tunables, unfused })
+    Ok(Compiled {
+        manifest,
+        kernels,
+        constants,
+        module,
+        weights,
+        stages,
+        notes,
+        target,
+        tunables,
+        unfused,
+        files: BTreeMap::new(),
+    })
 }
 
 /// Compiles a module with its weights; `pipeline` travels in the manifest.
