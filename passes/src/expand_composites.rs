@@ -2,10 +2,14 @@
 
 use crate::Pass;
 use crate::rebuild::rebuild;
-use selvedge_ir::{Diagnostic, Module};
+use selvedge_ir::{Diagnostic, Module, OpKind};
 
-/// Replaces every composite by its expansion.
-pub struct ExpandComposites;
+/// Replaces composites by their expansions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExpandComposites {
+    /// Composites that stay whole.
+    pub keep: Vec<OpKind>,
+}
 
 impl Pass for ExpandComposites {
     fn name(&self) -> &'static str {
@@ -16,12 +20,17 @@ impl Pass for ExpandComposites {
     }
     fn run(&self, mut module: Module) -> Result<Module, Diagnostic> {
         for function in &mut module.functions {
-            *function = rebuild(function, |r, id, op, args| match op.expand(&mut r.to, args) {
-                Some(result) => {
-                    let place = r.from.value(id).places.first().copied();
-                    result.map_err(|e| e.diagnostic(op.kind().text()).at(place))
+            *function = rebuild(function, |r, id, op, args| {
+                if self.keep.contains(&op.kind()) {
+                    return r.copy(op, args);
                 }
-                None => r.copy(op, args),
+                match op.expand(&mut r.to, args) {
+                    Some(result) => {
+                        let place = r.from.value(id).places.first().copied();
+                        result.map_err(|e| e.diagnostic(op.kind().text()).at(place))
+                    }
+                    None => r.copy(op, args),
+                }
             })?;
         }
         Ok(module)

@@ -2,9 +2,10 @@
 
 use crate::saturate::{Rates, Saturate, Strategy};
 use crate::{
-    Canonicalize, DeadCode, ExpandComposites, FoldConstants, Hoist, InlineCalls, Notes, Outline, Pass, Specialize,
+    CanonicalContract, Canonicalize, DeadCode, ExpandComposites, FoldConstants, Hoist, InlineCalls, MergeMaps, Notes,
+    Outline, Pass, Specialize, SplitMaps,
 };
-use selvedge_ir::{Diagnostic, Module};
+use selvedge_ir::{Diagnostic, Module, OpKind};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -72,13 +73,20 @@ impl Default for Options {
 
 /// The passes in order.
 pub fn passes(options: &Options) -> Vec<Box<dyn Pass>> {
+    let strategy = match options.optimizer {
+        Optimizer::None => None,
+        Optimizer::Greedy => Some(Strategy::Greedy),
+        Optimizer::Saturate => Some(Strategy::Saturate),
+    };
+    let keep = strategy.iter().map(|_| OpKind::LocalAttention).collect();
     let mut passes: Vec<Box<dyn Pass>> = vec![
         // First: everything after may rely on numbers.
         Box::new(Specialize { symbols: options.symbols.clone() }),
         // Before the work on every function: those that are never scheduled are not worked on.
         Box::new(DeadCode),
-        // Before inlining: a callee is expanded once, not at every call.
-        Box::new(ExpandComposites),
+        // Before inlining: a callee is expanded once, not at every call. Rules find composites again, however they are
+        // spelt; the mask of local attention is the one that they do not.
+        Box::new(ExpandComposites { keep }),
         Box::new(InlineCalls),
         // After expanding and inlining, which repeat masks, tables and weights.
         Box::new(Canonicalize),
@@ -86,11 +94,6 @@ pub fn passes(options: &Options) -> Vec<Box<dyn Pass>> {
         // Folding makes equal constants.
         Box::new(Canonicalize),
     ];
-    let strategy = match options.optimizer {
-        Optimizer::None => None,
-        Optimizer::Greedy => Some(Strategy::Greedy),
-        Optimizer::Saturate => Some(Strategy::Saturate),
-    };
     if let Some(strategy) = strategy {
         // After folding, which takes small constants away. Before outlining: a block keeps only what each step must do.
         passes.push(Box::new(Hoist::default()));
@@ -99,8 +102,16 @@ pub fn passes(options: &Options) -> Vec<Box<dyn Pass>> {
         passes.push(Box::new(DeadCode));
         // Before saturation, which then sees each block once.
         passes.push(Box::new(Outline));
+        // Normal forms: rules need to know one spelling each. Splitting shows what bodies have in common.
+        passes.push(Box::new(SplitMaps));
+        passes.push(Box::new(CanonicalContract));
+        passes.push(Box::new(Canonicalize));
         // After everything that always helps: the graph starts small.
         passes.push(Box::new(Saturate::new(options.rates, strategy)));
+        // Kernels want few maps.
+        passes.push(Box::new(MergeMaps));
+        // Merging makes equal maps.
+        passes.push(Box::new(Canonicalize));
     }
     // Last: all passes leave behind what is no longer read.
     passes.push(Box::new(DeadCode));

@@ -5,7 +5,8 @@ use selvedge_ir::print::print;
 use selvedge_ir::verify::verify;
 use selvedge_ir::{Module, Place};
 use selvedge_passes::{
-    Canonicalize, DeadCode, ExpandComposites, FoldConstants, InlineCalls, Options, Pass, Specialize, StoreWeights,
+    Canonicalize, DeadCode, ExpandComposites, FoldConstants, InlineCalls, Optimizer, Options, Pass, Specialize,
+    StoreWeights,
 };
 
 fn read(text: &str) -> Module {
@@ -75,7 +76,7 @@ fn expansions_keep_places() {
   %y = softmax %x axis=1 : f32[2,4]
   return y=%y
 }";
-    let after = ExpandComposites.run(read(text)).unwrap();
+    let after = ExpandComposites::default().run(read(text)).unwrap();
     for value in &after.functions[0].values[1..] {
         assert_eq!(value.places, [Place::Text { line: 2, column: 3 }]);
     }
@@ -246,7 +247,7 @@ fn @block(%x: f32[N,8]) {
 schedule {
   condition @main
 }";
-    let options = Options { symbols: [("N".to_string(), 3)].into(), ..Options::default() };
+    let options = Options { symbols: [("N".to_string(), 3)].into(), optimizer: Optimizer::None, ..Options::default() };
     let mut names = Vec::new();
     let after = selvedge_passes::pipeline(read(text), &options, &mut |name, _| names.push(name)).unwrap();
     assert_eq!(names.first(), Some(&"specialize"));

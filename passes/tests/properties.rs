@@ -51,9 +51,9 @@ fn dead_code_keeps_meaning() {
 
 #[test]
 fn expand_composites_keeps_meaning() {
-    keeps_meaning(&ExpandComposites, &BOTH);
+    keeps_meaning(&ExpandComposites::default(), &BOTH);
     for seed in 0..150 {
-        let module = ExpandComposites.run(generate::module(seed, &options(seed))).unwrap();
+        let module = ExpandComposites::default().run(generate::module(seed, &options(seed))).unwrap();
         let kinds = module.functions.iter().flat_map(|f| f.ids().filter_map(|id| f.op(id)).map(|(op, _)| op.kind()));
         assert!(kinds.into_iter().all(|k: OpKind| k.class() != OpClass::Composite), "seed {seed}");
     }

@@ -41,7 +41,7 @@ pub fn run(command: &str, module: &Module) -> Result<Module, String> {
 /// A pass fails.
 pub fn discover(module: &Module, options: &Options) -> Result<Module, String> {
     let passes: [Box<dyn Pass>; 9] = [
-        Box::new(ExpandComposites),
+        Box::new(ExpandComposites::default()),
         Box::new(Canonicalize),
         Box::new(SplitMaps),
         Box::new(CanonicalContract),
