@@ -108,3 +108,14 @@ schedule {
     }
     assert_eq!(binding_times(&module, module.function("pair").unwrap()), None);
 }
+
+#[test]
+fn savings_are_counted() {
+    let module = parse(include_str!("../../tests/filetests/passes/hoist.ir")).unwrap_or_else(|e| panic!("{e}"));
+    let mut notes = selvedge_passes::Notes::default();
+    Hoist::default().run_noting(module, &mut notes).unwrap();
+    let saved = notes.hoisted.expect("the step has terms to move");
+    // Two of the position table, four of the modulation, and the keys, of fifteen operators.
+    assert_eq!((saved.operators, saved.operators_before, saved.rows), (7, 15, 16));
+    assert_eq!(saved.table_bytes, 16 * 2 * 64 * 4);
+}

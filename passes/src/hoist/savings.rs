@@ -65,8 +65,10 @@ impl Census {
     fn add(&mut self, function: &Function) {
         let mut live = vec![false; function.values.len()];
         function.returns.iter().for_each(|r| live[r.value.0 as usize] = true);
-        for id in function.ids().rev().filter(|id| live[id.0 as usize]).collect::<Vec<_>>() {
-            function.reads(id).iter().for_each(|a| live[a.0 as usize] = true);
+        for id in function.ids().rev() {
+            if live[id.0 as usize] {
+                function.reads(id).iter().for_each(|a| live[a.0 as usize] = true);
+            }
         }
         for id in function.ids().filter(|id| live[id.0 as usize]) {
             let Some((op, args)) = function.op(id) else { continue };
