@@ -7,6 +7,7 @@ use selvedge_ir::DType;
 use selvedge_ir::scalar::{Binary, Body, Scalar, Unary};
 use selvedge_shaders::catalogue;
 use selvedge_shaders::kernel::{Kernel, Limits};
+use selvedge_shaders::kernels::attention::{Attention, KeyDelivery, Window};
 use selvedge_shaders::kernels::argreduce::{ArgreduceGroup, ArgreduceLane, Search};
 use selvedge_shaders::kernels::contract::{BOrder, Capabilities, Choice, Contract, Product, candidates, choose};
 use selvedge_shaders::kernels::contract_cooperative::ContractCooperative;
@@ -14,6 +15,7 @@ use selvedge_shaders::kernels::contract_shared::ContractShared;
 use selvedge_shaders::kernels::contract_subgroup::ContractSubgroup;
 use selvedge_shaders::kernels::map::Map;
 use selvedge_shaders::kernels::reduce::{Combine, ReduceGroup, ReduceLane, Reduction};
+use selvedge_shaders::kernels::row::{Lanes, Phase, RowNorm, RowSoftmax};
 use selvedge_shaders::kernels::scan::Scan;
 use selvedge_shaders::kernels::scatter::{Scatter, Write};
 use selvedge_shaders::kernels::topk::Topk;
@@ -21,7 +23,7 @@ use selvedge_shaders::memory::{self, Layout};
 use selvedge_shaders::scalar::{self, emit};
 use selvedge_shaders::source::{Access, Element};
 
-const GENERATED: [&str; 11] = [
+const GENERATED: [&str; 18] = [
     "combine",
     "neutral",
     "precedes",
@@ -33,6 +35,13 @@ const GENERATED: [&str; 11] = [
     "tile_b",
     "load_matrix_a",
     "load_matrix_b",
+    "all_sum",
+    "all_max",
+    "exp_of",
+    "query_of",
+    "push",
+    "take",
+    "attend",
 ];
 
 #[test]
@@ -101,6 +110,63 @@ fn contraction_tiles_validate() {
         }
         check(&Contract::new(Product { from: 4, to: 8, ..Product::new(1, 9, 9, 33, b_order) }));
         check(&Contract::new(Product { from: 32, to: 33, ..Product::new(1, 9, 9, 33, b_order) }));
+    }
+}
+
+#[test]
+fn row_kernels_validate() {
+    for lanes in [Lanes::One { wg: 64 }, Lanes::Subgroup { width: 4 }, Lanes::Subgroup { width: 32 }, Lanes::Group { wg: 64 }]
+    {
+        for (rows, len) in [(1, 1), (3, 6), (70_000, 384)] {
+            check(&RowSoftmax { rows, len, lanes });
+            let norm = RowNorm { rows, len, centred: true, eps: 1e-6, chunks: 1, phase: Phase::Both, lanes };
+            check(&norm);
+            check(&RowNorm { centred: false, ..norm });
+        }
+        let chunked =
+            RowNorm { rows: 32, len: 1 << 18, centred: true, eps: 1e-6, chunks: 16, phase: Phase::Figures, lanes };
+        check(&chunked);
+        check(&RowNorm { phase: Phase::Apply, ..chunked });
+    }
+}
+
+/// Attention of 100 queries and keys with 40 elements.
+fn attention(delivery: KeyDelivery) -> Attention {
+    Attention {
+        batch: 3,
+        n: 100,
+        m: 100,
+        d: 40,
+        e: 40,
+        scale: 0.25,
+        causal: false,
+        masked: false,
+        biased: false,
+        window: None,
+        delivery,
+        ql: 2,
+        kb: 4,
+        wg: 8,
+    }
+}
+
+#[test]
+fn attention_validates() {
+    for delivery in [KeyDelivery::Uniform, KeyDelivery::Shared { keys: 16 }, KeyDelivery::Broadcast] {
+        let plain = attention(delivery);
+        for (d, e, ql, kb, wg) in [(40, 40, 2, 4, 8), (72, 64, 1, 1, 64), (7, 5, 3, 2, 4), (256, 256, 1, 4, 32)] {
+            if d < 256 || delivery == KeyDelivery::Broadcast {
+                check(&Attention { d, e, ql, kb, wg, ..plain });
+            }
+        }
+        for (causal, masked, biased) in [(true, false, false), (false, true, true), (true, true, true)] {
+            check(&Attention { causal, masked, biased, m: 97, ..plain });
+        }
+        let window =
+            Window { text: 7, height: 9, width: 11, radius: 3, square: false, tile_height: 4, tile_width: 4 };
+        if !matches!(delivery, KeyDelivery::Shared { .. }) {
+            check(&Attention { n: 99, m: 106, window: Some(window), ..plain });
+        }
     }
 }
 

@@ -66,7 +66,7 @@ impl Compiled {
 /// Symbols that are left, quantised weights, limits of the target that no splitting meets (the operator and the
 /// limit are named), or a fault of the compiler.
 pub fn compile(module: &Module, target: &Target, options: &Options) -> Result<Compiled, Diagnostics> {
-    let mut forced: Forced = BTreeMap::new();
+    let mut forced = Forced::default();
     loop {
         let tuning = Tuning::new(options.choices.clone());
         match Compiler::new(module, target, &forced, options, &tuning)?.run(options) {
@@ -76,14 +76,25 @@ pub fn compile(module: &Module, target: &Target, options: &Options) -> Result<Co
                 return Ok(compiled);
             }
             // A kernel binds too much: one value inside it is stored, and all is done again.
-            Err(Failure::Crowded { function, value }) => forced.entry(function).or_default().push(value),
+            Err(Failure::Crowded { function, value }) => forced.stored.entry(function).or_default().push(value),
+            // So does the kernel of a composite: it is expanded. Values of the function get other numbers.
+            Err(Failure::Composite { function, number }) => {
+                forced.stored.remove(&function);
+                forced.expanded.entry(function).or_default().insert(number);
+            }
             Err(Failure::Refused(errors)) => return Err(errors),
         }
     }
 }
 
-/// Values of flat functions that must be stored, by function.
-type Forced = BTreeMap<String, Vec<ValueId>>;
+/// What earlier attempts have found, by function.
+#[derive(Default)]
+struct Forced {
+    /// Values of the flat function that must be stored.
+    stored: BTreeMap<String, Vec<ValueId>>,
+    /// Composites, by their number in the function, that must be expanded.
+    expanded: BTreeMap<String, BTreeSet<usize>>,
+}
 
 /// Why a compilation stopped.
 enum Failure {
@@ -91,6 +102,8 @@ enum Failure {
     Refused(Diagnostics),
     /// A kernel would fit the target if this value were stored.
     Crowded { function: String, value: ValueId },
+    /// The kernel of a composite does not fit the target.
+    Composite { function: String, number: usize },
 }
 
 impl From<Diagnostics> for Failure {
@@ -196,7 +209,7 @@ impl<'m> Compiler<'m> {
             match self.function(p, plan_functions.len() as u32, &mut arena, &floor) {
                 Ok(f) => plan_functions.push(f),
                 Err(Failure::Refused(e)) => errors.extend(e.0),
-                Err(crowded @ Failure::Crowded { .. }) => return Err(crowded),
+                Err(other @ (Failure::Crowded { .. } | Failure::Composite { .. })) => return Err(other),
             }
         }
         if !errors.is_empty() {

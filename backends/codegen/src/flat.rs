@@ -7,13 +7,34 @@ use selvedge_ir::scalar::Body;
 use selvedge_ir::{Builder, Def, Diagnostic, Function, Module, Op, Place, TensorType, ValueId};
 use std::collections::HashMap;
 
-/// Inlines calls and expands composites. The result's returns are those of `function`, in order.
+/// A flat function.
+pub struct Flattened {
+    /// The function.
+    pub function: Function,
+    /// Composites that are left whole, with their number among all of the function.
+    pub composites: HashMap<ValueId, usize>,
+}
+
+/// Inlines calls and expands composites, but for those that `whole` keeps: it is asked with each composite's number in the
+/// function, the operator, and its operands' types. The result's returns are those of `function`, in order.
 ///
 /// # Errors
 /// A callee that does not exist, recursion, or a violated constraint.
-pub fn flatten(module: &Module, function: &Function) -> Result<Function, Diagnostic> {
-    let mut flat =
-        Flat { module, builder: Builder::new(&function.name), known: HashMap::new(), depth: 0, inherited: None };
+pub fn flatten(
+    module: &Module,
+    function: &Function,
+    whole: &dyn Fn(usize, &Op, &[&TensorType]) -> bool,
+) -> Result<Flattened, Diagnostic> {
+    let mut flat = Flat {
+        module,
+        whole,
+        builder: Builder::new(&function.name),
+        known: HashMap::new(),
+        depth: 0,
+        inherited: None,
+        seen: 0,
+        composites: HashMap::new(),
+    };
     let mut args = Vec::new();
     for (name, id) in function.params() {
         args.push(flat.builder.input(name, function.ty(id).clone()));
@@ -29,7 +50,7 @@ pub fn flatten(module: &Module, function: &Function) -> Result<Function, Diagnos
             Target::State(name) => flat.builder.write_state(name, value),
         }
     }
-    Ok(flat.builder.finish())
+    Ok(Flattened { function: flat.builder.finish(), composites: flat.composites })
 }
 
 /// Calls may nest this deep; a deeper nest is recursion, which no function may have.
@@ -49,11 +70,15 @@ const JOIN: usize = 4;
 
 struct Flat<'a> {
     module: &'a Module,
+    whole: &'a dyn Fn(usize, &Op, &[&TensorType]) -> bool,
     builder: Builder,
     known: HashMap<(Op, Vec<ValueId>), ValueId>,
     depth: usize,
     /// The place of the composite that is being expanded.
     inherited: Option<Place>,
+    /// Composites so far.
+    seen: usize,
+    composites: HashMap<ValueId, usize>,
 }
 
 impl Flat<'_> {
@@ -104,7 +129,11 @@ impl Flat<'_> {
     ) -> Result<ValueId, Diagnostic> {
         let at = places.first().copied().or(self.inherited);
         let types: Vec<&TensorType> = args.iter().map(|a| self.builder.ty(*a)).collect();
-        if let Some(expansion) = op.expansion(&types) {
+        let composite = op.class() == OpClass::Composite;
+        let number = self.seen;
+        self.seen += usize::from(composite);
+        let kept = composite && (self.whole)(number, op, &types);
+        if let Some(expansion) = (composite && !kept).then(|| op.expansion(&types)).flatten() {
             let expansion = expansion.map_err(|e| e.diagnostic(op.kind().text()).at(at))?;
             let before = self.inherited;
             self.inherited = at;
@@ -129,6 +158,9 @@ impl Flat<'_> {
         }
         if let Some(name) = name {
             self.builder.set_name(id, name);
+        }
+        if kept {
+            self.composites.insert(id, number);
         }
         self.known.insert(key, id);
         Ok(id)

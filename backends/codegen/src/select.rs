@@ -293,6 +293,11 @@ impl Selecting<'_> {
             let args = args.to_vec();
             match op.class() {
                 OpClass::Contract | OpClass::Window => args.iter().for_each(|a| self.settle(*a)),
+                OpClass::Composite => {
+                    // Keys and values are read by every tile of queries: one load each.
+                    let most = if matches!(op, Op::Attention(_) | Op::LocalAttention(_)) { 1 } else { CHEAP_LOADS };
+                    args.iter().for_each(|a| self.settle_to(*a, most));
+                }
                 OpClass::Index => {
                     for arg in &args {
                         let gathers = matches!(op, Op::Gather(_));
@@ -307,7 +312,7 @@ impl Selecting<'_> {
                         self.settle(args[0]);
                     }
                 }
-                OpClass::Leaf | OpClass::Map | OpClass::Reduce | OpClass::Scan | OpClass::Composite => {}
+                OpClass::Leaf | OpClass::Map | OpClass::Reduce | OpClass::Scan => {}
             }
             let mut cost = self.sum(op, &args);
             while cost.loads > MAX_LOADS || cost.ops > MAX_OPS {
@@ -347,15 +352,20 @@ impl Selecting<'_> {
 
     /// Makes an operand that is read many times cheap: the map behind its views is stored, or the operand itself.
     fn settle(&mut self, id: ValueId) {
+        self.settle_to(id, CHEAP_LOADS);
+    }
+
+    /// As [`Selecting::settle`], where `loads` are cheap.
+    fn settle_to(&mut self, id: ValueId, loads: usize) {
         let cost = self.cost[id.0 as usize];
-        let cheap = cost.loads <= CHEAP_LOADS && cost.ops <= CHEAP_OPS && !cost.transcendental;
+        let cheap = cost.loads <= loads && cost.ops <= CHEAP_OPS && !cost.transcendental;
         if cheap || self.stored[id.0 as usize] {
             return;
         }
         match self.function.op(id) {
             Some((Op::Transpose(_) | Op::Reshape(_) | Op::Slice(_) | Op::Broadcast(_), args)) => {
                 let arg = args[0];
-                self.settle(arg);
+                self.settle_to(arg, loads);
                 self.cost[id.0 as usize] = self.cost[arg.0 as usize];
             }
             Some(_) | None => self.store(id),
@@ -396,6 +406,13 @@ pub fn is_heavy(function: &Function, id: ValueId) -> bool {
     let Some((op, _)) = function.op(id) else { return false };
     match op {
         Op::Reduce(_) | Op::Contract(_) | Op::Window(_) | Op::Scan(_) | Op::Scatter(_) | Op::Topk(_) => true,
+        // Those that are left in a flat function have kernels.
+        Op::Softmax(_)
+        | Op::LayerNorm(_)
+        | Op::RmsNorm(_)
+        | Op::GroupNorm(_)
+        | Op::Attention(_)
+        | Op::LocalAttention(_) => true,
         Op::Input(_)
         | Op::Weight(_)
         | Op::State(_)
@@ -409,12 +426,6 @@ pub fn is_heavy(function: &Function, id: ValueId) -> bool {
         | Op::Pad(_)
         | Op::Concat(_)
         | Op::Gather(_)
-        | Op::Softmax(_)
-        | Op::LayerNorm(_)
-        | Op::RmsNorm(_)
-        | Op::GroupNorm(_)
-        | Op::Attention(_)
-        | Op::LocalAttention(_)
         | Op::Rope(_)
         | Op::PoolTokens(_)
         | Op::Resize(_) => false,

@@ -228,7 +228,7 @@ fn indices_are_data() {
 }
 
 #[test]
-fn composites_expand() {
+fn composites_compute() {
     function("%x: f32[6,40]", "f32[6,40]", "  %y = softmax %x axis=1 : f32[6,40]");
     function(
         "%x: f32[2,7,24], %s: f32[24], %b: f32[24]",

@@ -2,6 +2,8 @@
 //! signatures stand in its stubs file.
 
 pub mod argreduce;
+pub mod attention;
+mod attention_text;
 pub mod contract;
 mod contract_choice;
 pub mod contract_cooperative;
@@ -9,6 +11,7 @@ pub mod contract_shared;
 pub mod contract_subgroup;
 pub mod map;
 pub mod reduce;
+pub mod row;
 pub mod scan;
 pub mod scatter;
 mod tile;
@@ -30,7 +33,7 @@ macro_rules! family {
 pub(crate) use family;
 
 /// Every family, in reading order.
-pub fn catalogue() -> [&'static Family; 12] {
+pub fn catalogue() -> [&'static Family; 15] {
     [
         &map::FAMILY,
         &reduce::LANE,
@@ -41,6 +44,9 @@ pub fn catalogue() -> [&'static Family; 12] {
         &contract_subgroup::FAMILY,
         &contract_shared::FAMILY,
         &contract_cooperative::FAMILY,
+        &row::NORM,
+        &row::SOFTMAX,
+        &attention::FAMILY,
         &scan::FAMILY,
         &scatter::FAMILY,
         &topk::FAMILY,

@@ -38,6 +38,16 @@ fn exp2_of(x: f32) -> f32 {
     return scale_by_power(exp_near_zero((y - n) * 0.693147181), i32(n));
 }
 
+// 2^x for x ≤ 0 and 2^-126 from there down: for sums of exponentials, where that is nothing.
+fn exp2_nonpositive(x: f32) -> f32 {
+    let y = select(x, -126.0, x < -126.0);
+    let n = round(y);
+    let r = y - n;
+    let p = (((((1.535336188e-4 * r + 1.339887440e-3) * r + 9.618437357e-3) * r + 5.550332471e-2) * r
+        + 2.402264791e-1) * r + 6.931472028e-1) * r + 1.0;
+    return p * bitcast<f32>(u32(i32(n) + 127) << 23u);
+}
+
 // x = m · 2^e with m from √½ to √2: (m - 1, e); x positive and finite.
 fn split_log(x: f32) -> vec2<f32> {
     let tiny = x < 1.17549435e-38;

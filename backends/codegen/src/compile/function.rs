@@ -212,6 +212,9 @@ impl<'m> Compiler<'m> {
         let Some(windows) = Windows::new(&touches, &self.tensors, usages, self.target) else {
             let length = range.end - range.start;
             if length < 2 {
+                if let Some(number) = p.composites.get(&unit.root()) {
+                    return Err(Failure::Composite { function: p.flat.name.clone(), number: *number });
+                }
                 if let Some(value) = divide(&p.flat, &p.selection, unit) {
                     return Err(Failure::Crowded { function: p.flat.name.clone(), value });
                 }

@@ -4,7 +4,7 @@ use super::{Compiler, name_of};
 use crate::access::TensorId;
 use crate::emit::{Context, internal};
 use crate::flat::flatten;
-use crate::lower::by_fours;
+use crate::lower::{by_fours, fuses};
 use crate::names::{self, Stage};
 use crate::select::{Selection, base, is_data, select, separate};
 use selvedge_bundle::manifest::{Stage as Residence, Weight};
@@ -17,6 +17,8 @@ use std::collections::HashMap;
 /// A function between selection and emission.
 pub(super) struct Prepared {
     pub flat: Function,
+    /// Composites left whole, with their number in the function.
+    pub composites: HashMap<ValueId, usize>,
     pub selection: Selection,
     pub homes: HashMap<ValueId, TensorId>,
     /// Inputs by name.
@@ -32,14 +34,20 @@ pub(super) struct Prepared {
 impl Compiler<'_> {
     /// Flattens and selects, and gives every stored value a tensor.
     pub(super) fn prepare(&mut self, stage: Stage, function: &Function) -> Result<Prepared, Diagnostic> {
-        let flat = flatten(self.module, function)?;
-        let mut forced = self.forced.get(&flat.name).cloned().unwrap_or_default();
+        let expanded = self.forced.expanded.get(&function.name);
+        let whole = |number: usize, op: &Op, types: &[&TensorType]| {
+            expanded.is_none_or(|e| !e.contains(&number)) && fuses(op, types, self.target)
+        };
+        let flattened = flatten(self.module, function, &whole)?;
+        let (flat, composites) = (flattened.function, flattened.composites);
+        let mut forced = self.forced.stored.get(&flat.name).cloned().unwrap_or_default();
         if self.unfused {
             forced.extend(separate(&flat));
         }
         let selection = select(&flat, &forced);
         let mut p = Prepared {
             flat,
+            composites,
             selection,
             homes: HashMap::new(),
             inputs: Vec::new(),

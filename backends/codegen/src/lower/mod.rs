@@ -3,10 +3,13 @@
 //! Lowering gives [`Job`]s. A job is emitted on demand for any part of its outer extent, once to see what it touches
 //! and once to write it, so that work too large for the target's bindings can be split without another lowering.
 
+mod attention;
 mod contract;
 mod index;
 mod map;
+mod quad;
 mod reduce;
+mod row;
 mod scan;
 mod window;
 
@@ -16,7 +19,7 @@ use crate::index::{Index, coordinates, linear};
 use crate::select::Unit;
 use crate::target::Target;
 use crate::tune::Tuning;
-use selvedge_ir::{DType, Diagnostic, Op, ValueId};
+use selvedge_ir::{DType, Diagnostic, Op, TensorType, ValueId};
 use selvedge_shaders::kernel::{Kernel, Limits};
 use selvedge_shaders::source::{Element, Source};
 use std::ops::Range;
@@ -111,7 +114,64 @@ pub fn lower<'a>(lowering: &mut Lowering<'a, '_>, unit: &Unit) -> Result<Vec<Job
         | Op::LocalAttention(_)
         | Op::Rope(_)
         | Op::PoolTokens(_)
-        | Op::Resize(_) => Err(internal("a composite is left in a flat function")),
+        | Op::Resize(_) => match Fused::of(op, &args.iter().map(|a| context.function.ty(*a)).collect::<Vec<_>>()) {
+            Some(Fused::Row(row)) => row::lower(lowering, epilogue, row, args),
+            Some(Fused::Attention(problem)) => attention::lower(lowering, epilogue, problem, args),
+            None => Err(internal("a composite is left in a flat function")),
+        },
+    }
+}
+
+/// True if one kernel (or a few that belong together) computes a composite on the target; otherwise it is expanded.
+pub fn fuses(op: &Op, types: &[&TensorType], target: &Target) -> bool {
+    let sizes = |i: usize| types[i].shape.sizes().into_iter().map(|s| s as u64).collect::<Vec<u64>>();
+    match Fused::of(op, types) {
+        Some(Fused::Row(row)) => row.applies(&sizes(0), target),
+        Some(Fused::Attention(problem)) => problem.applies(&sizes(0), &sizes(2), target),
+        None => false,
+    }
+}
+
+/// Composites that have kernels.
+enum Fused {
+    Row(row::Row),
+    Attention(attention::Problem),
+}
+
+impl Fused {
+    fn of(op: &Op, types: &[&TensorType]) -> Option<Fused> {
+        match op {
+            Op::Softmax(softmax) => Some(Fused::Row(row::Row::Softmax { axis: softmax.axis })),
+            Op::LayerNorm(norm) => Some(Fused::Row(row::Row::Norm { centred: true, eps: norm.eps.0 })),
+            Op::RmsNorm(norm) => Some(Fused::Row(row::Row::Norm { centred: false, eps: norm.eps.0 })),
+            Op::GroupNorm(norm) => Some(Fused::Row(row::Row::Groups { groups: norm.groups, eps: norm.eps.0 })),
+            Op::Attention(a) => {
+                Some(Fused::Attention(attention::Problem::full(a, types.get(3).map(|mask| mask.dtype))))
+            }
+            Op::LocalAttention(a) => Some(Fused::Attention(attention::Problem::local(a))),
+            Op::Rope(_)
+            | Op::PoolTokens(_)
+            | Op::Resize(_)
+            | Op::Input(_)
+            | Op::Weight(_)
+            | Op::State(_)
+            | Op::Const(_)
+            | Op::Iota(_)
+            | Op::Map(_)
+            | Op::Reduce(_)
+            | Op::Contract(_)
+            | Op::Window(_)
+            | Op::Scan(_)
+            | Op::Transpose(_)
+            | Op::Reshape(_)
+            | Op::Broadcast(_)
+            | Op::Slice(_)
+            | Op::Pad(_)
+            | Op::Concat(_)
+            | Op::Gather(_)
+            | Op::Scatter(_)
+            | Op::Topk(_) => None,
+        }
     }
 }
 
@@ -143,8 +203,8 @@ pub fn by_fours(context: Context, unit: &Unit) -> bool {
         | Op::Topk(_)
         | Op::Input(_)
         | Op::Weight(_)
-        | Op::State(_)
-        | Op::Softmax(_)
+        | Op::State(_) => false,
+        Op::Softmax(_)
         | Op::LayerNorm(_)
         | Op::RmsNorm(_)
         | Op::GroupNorm(_)
@@ -152,7 +212,11 @@ pub fn by_fours(context: Context, unit: &Unit) -> bool {
         | Op::LocalAttention(_)
         | Op::Rope(_)
         | Op::PoolTokens(_)
-        | Op::Resize(_) => false,
+        | Op::Resize(_) => match Fused::of(op, &args.iter().map(|a| context.function.ty(*a)).collect::<Vec<_>>()) {
+            Some(Fused::Row(row)) => row::by_fours(&epilogue, row, args[0]),
+            Some(Fused::Attention(_)) => attention::by_fours(&epilogue),
+            None => false,
+        },
     }
 }
 
@@ -277,13 +341,8 @@ fn finish(
     kernel: &dyn Kernel,
     hooks: String,
 ) -> Result<Shader, Diagnostic> {
-    let limits = Limits {
-        invocations: target.invocations,
-        workgroup_bytes: target.workgroup_bytes,
-        iterations: target.max_iterations as u64,
-    };
     kernel
-        .check(&limits)
+        .check(&limits(target))
         .map_err(|e| refuse(context, id, format!("target `{}` cannot run this: {e};", target.name)))?;
     Ok(Shader {
         source: kernel.source().functions(hooks),
@@ -295,6 +354,15 @@ fn finish(
         choice: None,
         cooperative: false,
     })
+}
+
+/// What the target allows a kernel.
+fn limits(target: &Target) -> Limits {
+    Limits {
+        invocations: target.invocations,
+        workgroup_bytes: target.workgroup_bytes,
+        iterations: target.max_iterations as u64,
+    }
 }
 
 /// A variable of a split extent: `start + name`, with `name` below the part's length.

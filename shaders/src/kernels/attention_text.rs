@@ -1,0 +1,271 @@
+//! The unrolled parts of attention: a block of keys for a register tile of queries, and the loops over blocks.
+
+use crate::kernels::attention::{Attention, KeyDelivery, Window};
+use std::fmt::Write;
+
+const XYZW: [&str; 4] = ["x", "y", "z", "w"];
+
+/// All functions that the skeleton takes as generated.
+pub(crate) fn functions(a: &Attention) -> String {
+    let mut out = String::new();
+    let (queries, results) = (a.ql * a.d_quads(), a.ql * a.e_quads());
+    let log2e = std::f32::consts::LOG2_E;
+    let _ = writeln!(
+        out,
+        "alias Queries = array<vec4<f32>, {queries}>;
+alias Results = array<vec4<f32>, {results}>;
+alias States = array<vec2<f32>, {}>;
+const M: u32 = {}u;
+const SCALE: f32 = {:?}f;
+const LOG2_E: f32 = {log2e:?}f;",
+        a.ql,
+        a.m,
+        a.scale * log2e
+    );
+    // Arrays are only ever indexed by constants, without which they would not stay in registers.
+    let _ = writeln!(out, "fn push(q: ptr<function, Queries>, value: vec4<f32>) {{");
+    for i in 1..queries {
+        let _ = writeln!(out, "    (*q)[{}] = (*q)[{i}];", i - 1);
+    }
+    let _ = writeln!(out, "    (*q)[{}] = value * SCALE;\n}}", queries - 1);
+    let _ = writeln!(out, "fn take(c: ptr<function, Results>) -> vec4<f32> {{\n    let first = (*c)[0];");
+    for i in 1..results {
+        let _ = writeln!(out, "    (*c)[{}] = (*c)[{i}];", i - 1);
+    }
+    let _ = writeln!(out, "    return first;\n}}");
+    out += &step(a);
+    match a.window {
+        Some(window) => out += &windowed(a, window),
+        None => out += &full(a),
+    }
+    out
+}
+
+const POINTERS: &str = "q: ptr<function, Queries>, c: ptr<function, Results>, state: ptr<function, States>";
+
+/// `step`: keys m to m + kb − 1, of which those from `end` on do not count.
+fn step(a: &Attention) -> String {
+    let mut out = String::new();
+    let mut line = |text: String| {
+        out.push_str("    ");
+        out.push_str(&text);
+        out.push('\n');
+    };
+    let (dq, eq, kb, ql) = (a.d_quads(), a.e_quads(), a.kb, a.ql);
+    // Keys beyond the end are read at the last key and count nothing.
+    let whole = a.window.is_none() && a.m.is_multiple_of(kb) && !a.causal;
+    let guarded = !whole || a.masked || a.causal || a.window.is_some();
+    let window = a.window.is_some();
+    for j in 0..ql {
+        line(format!("let n{j} = min(query_of(tile, lane, {j}u), N - 1u);"));
+    }
+    for c in 0..kb {
+        let m = format!("m + {c}u");
+        line(match whole {
+            true => format!("let m{c} = {m};"),
+            false => format!("let m{c} = min({m}, end - 1u);"),
+        });
+    }
+    let fetch = |line: &mut dyn FnMut(String), what: &str, quads: u32| {
+        if a.delivery != KeyDelivery::Broadcast {
+            return;
+        }
+        let values = kb * quads;
+        for i in 0..values.div_ceil(a.wg) {
+            let first = i * a.wg;
+            let place = match values - first < a.wg {
+                true => format!("min(lane + {first}u, {}u)", values - 1),
+                false => format!("(lane + {first}u)"),
+            };
+            let key = format!("m + {place} / {quads}u");
+            let key = if whole { key } else { format!("min({key}, end - 1u)") };
+            line(format!("let {what}part{i} = load_{what}(batch, {key}, {place} % {quads}u);"));
+        }
+    };
+    let deliver = |what: &str, c: u32, quad: u32, quads: u32| match a.delivery {
+        KeyDelivery::Uniform => format!("load_{what}(batch, m{c}, {quad}u)"),
+        KeyDelivery::Shared { .. } => format!("shared_{what}[(m{c} - start) * {quads}u + {quad}u]"),
+        KeyDelivery::Broadcast => {
+            let i = c * quads + quad;
+            format!("subgroupBroadcast({what}part{}, {}u)", i / a.wg, i % a.wg)
+        }
+    };
+    fetch(&mut line, "k", dq);
+    for j in 0..ql {
+        for c in 0..kb {
+            line(format!("var s{j}_{c} = 0.0f;"));
+        }
+    }
+    for quad in 0..dq {
+        for c in 0..kb {
+            line(format!("let k{quad}_{c} = {};", deliver("k", c, quad, dq)));
+        }
+        for j in 0..ql {
+            let q = format!("(*q)[{}]", j * dq + quad);
+            for c in 0..kb {
+                let terms: String =
+                    XYZW.iter().map(|x| format!(" + {q}.{x} * k{quad}_{c}.{x}")).collect();
+                line(format!("s{j}_{c} = s{j}_{c}{terms};"));
+            }
+        }
+    }
+    for j in 0..ql {
+        for c in 0..kb {
+            if a.biased {
+                line(format!("s{j}_{c} = s{j}_{c} + bias(batch, n{j}, m{c}) * LOG2_E;"));
+            }
+            if guarded {
+                let mut tests = Vec::new();
+                if !whole {
+                    tests.push(format!("m + {c}u < end"));
+                }
+                if a.causal {
+                    tests.push(format!("m{c} <= n{j}"));
+                }
+                if window {
+                    tests.push(format!("near(n{j}, m{c})"));
+                }
+                if a.masked {
+                    tests.push(format!("seen(batch, n{j}, m{c})"));
+                }
+                line(format!("let r{j}_{c} = {};", tests.join(" && ")));
+                line(format!("s{j}_{c} = select(-1.0e30f, s{j}_{c}, r{j}_{c});"));
+            }
+        }
+        let top = (0..kb).fold(format!("(*state)[{j}].x"), |top, c| format!("max({top}, s{j}_{c})"));
+        line(format!("let top{j} = {top};"));
+        line(format!("let f{j} = exp2_nonpositive((*state)[{j}].x - top{j});"));
+        for c in 0..kb {
+            let p = format!("exp2_nonpositive(s{j}_{c} - top{j})");
+            line(match guarded {
+                true => format!("let p{j}_{c} = select(0.0f, {p}, r{j}_{c});"),
+                false => format!("let p{j}_{c} = {p};"),
+            });
+        }
+        let sum: Vec<String> = (0..kb).map(|c| format!("p{j}_{c}")).collect();
+        line(format!("(*state)[{j}] = vec2(top{j}, (*state)[{j}].y * f{j} + ({}));", sum.join(" + ")));
+    }
+    fetch(&mut line, "v", eq);
+    for quad in 0..eq {
+        for c in 0..kb {
+            line(format!("let v{quad}_{c} = {};", deliver("v", c, quad, eq)));
+        }
+        for j in 0..ql {
+            let at = format!("(*c)[{}]", j * eq + quad);
+            let terms: String = (0..kb).map(|c| format!(" + p{j}_{c} * v{quad}_{c}")).collect();
+            line(format!("{at} = {at} * f{j}{terms};"));
+        }
+    }
+    let start = if matches!(a.delivery, KeyDelivery::Shared { .. }) { ", start: u32" } else { "" };
+    format!("fn step({POINTERS}, batch: u32, tile: u32, lane: u32, m: u32, end: u32{start}) {{\n{out}}}\n")
+}
+
+/// The head of `attend`: every query starts with the lowest maximum.
+fn head(a: &Attention) -> String {
+    let mut out = format!("fn attend({POINTERS}, batch: u32, tile: u32, lane: u32) {{\n");
+    for j in 0..a.ql {
+        let _ = writeln!(out, "    (*state)[{j}] = vec2(-3.4028234e38f, 0.0f);");
+    }
+    out
+}
+
+/// `query_of` and `attend` over all keys.
+fn full(a: &Attention) -> String {
+    let mut out = "fn query_of(tile: u32, lane: u32, j: u32) -> u32 { return (tile * QL + j) * WG + lane; }\n".to_string();
+    if let KeyDelivery::Shared { keys } = a.delivery {
+        let _ = writeln!(out, "var<workgroup> shared_k: array<vec4<f32>, {}>;", keys * a.d_quads());
+        let _ = writeln!(out, "var<workgroup> shared_v: array<vec4<f32>, {}>;", keys * a.e_quads());
+    }
+    out += &head(a);
+    // No query of the tile sees keys behind its last query's.
+    let end = if a.causal { "min(M, (tile + 1u) * (QL * WG))" } else { "M" };
+    let _ = writeln!(out, "    let end = {end};");
+    let kb = a.kb;
+    match a.delivery {
+        KeyDelivery::Uniform | KeyDelivery::Broadcast => {
+            let _ = writeln!(
+                out,
+                "    for (var m = 0u; m < end; m += {kb}u) {{\n        step(q, c, state, batch, tile, lane, m, end);\n    }}"
+            );
+        }
+        KeyDelivery::Shared { keys } => {
+            let _ = writeln!(out, "    for (var start = 0u; start < end; start += {keys}u) {{");
+            for (what, quads) in [("k", a.d_quads()), ("v", a.e_quads())] {
+                let _ = writeln!(
+                    out,
+                    "        for (var i = lane; i < {}u; i += WG) {{
+            shared_{what}[i] = load_{what}(batch, min(start + i / {quads}u, M - 1u), i % {quads}u);
+        }}",
+                    keys * quads
+                );
+            }
+            let _ = writeln!(
+                out,
+                "        workgroupBarrier();
+        let stop = min(start + {keys}u, end);
+        for (var m = start; m < stop; m += {kb}u) {{
+            step(q, c, state, batch, tile, lane, m, stop, start);
+        }}
+        workgroupBarrier();
+    }}"
+            );
+        }
+    }
+    out + "}\n"
+}
+
+/// `query_of`, `near` and `attend` for a window on a grid: text keys, then the union of the tile's windows, row by row.
+fn windowed(a: &Attention, w: Window) -> String {
+    let (th, tw, kb) = (w.tile_height, w.tile_width, a.kb);
+    let tiles_x = w.width.div_ceil(tw);
+    let distance = match w.square {
+        true => "abs(dy) < RADIUS && abs(dx) < RADIUS",
+        false => "dy * dy + dx * dx < RADIUS * RADIUS",
+    };
+    let mut out = format!(
+        "const TEXT: u32 = {}u;
+const HEIGHT: u32 = {}u;
+const WIDTH: u32 = {}u;
+const RADIUS: i32 = i32({});
+const REACH: u32 = {}u;
+fn query_of(tile: u32, lane: u32, j: u32) -> u32 {{
+    let place = j * WG + lane;
+    let y = tile / {tiles_x}u * {th}u + place / {tw}u;
+    let x = tile % {tiles_x}u * {tw}u + place % {tw}u;
+    return select(N, y * WIDTH + x, y < HEIGHT && x < WIDTH);
+}}
+fn near(n: u32, m: u32) -> bool {{
+    let at = max(m, TEXT) - TEXT;
+    let dy = i32(n / WIDTH) - i32(at / WIDTH);
+    let dx = i32(n % WIDTH) - i32(at % WIDTH);
+    return m < TEXT || ({distance});
+}}
+",
+        w.text,
+        w.height,
+        w.width,
+        w.radius.min(1 << 14),
+        w.radius.saturating_sub(1)
+    );
+    out += &head(a);
+    let _ = writeln!(
+        out,
+        "    for (var m = 0u; m < TEXT; m += {kb}u) {{
+        step(q, c, state, batch, tile, lane, m, TEXT);
+    }}
+    let top = tile / {tiles_x}u * {th}u;
+    let left = tile % {tiles_x}u * {tw}u;
+    let first = max(left, REACH) - REACH;
+    let last = min(left + {}u + REACH, WIDTH - 1u);
+    for (var y = max(top, REACH) - REACH; y <= min(top + {}u + REACH, HEIGHT - 1u); y++) {{
+        let row = TEXT + y * WIDTH;
+        for (var m = row + first; m <= row + last; m += {kb}u) {{
+            step(q, c, state, batch, tile, lane, m, row + last + 1u);
+        }}
+    }}
+}}",
+        tw - 1,
+        th - 1
+    );
+    out
+}
