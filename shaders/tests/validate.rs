@@ -7,8 +7,8 @@ use selvedge_ir::DType;
 use selvedge_ir::scalar::{Binary, Body, Scalar, Unary};
 use selvedge_shaders::catalogue;
 use selvedge_shaders::kernel::{Kernel, Limits};
-use selvedge_shaders::kernels::attention::{Attention, KeyDelivery, Window};
 use selvedge_shaders::kernels::argreduce::{ArgreduceGroup, ArgreduceLane, Search};
+use selvedge_shaders::kernels::attention::{Attention, KeyDelivery, Window};
 use selvedge_shaders::kernels::contract::{BOrder, Capabilities, Choice, Contract, Product, candidates, choose};
 use selvedge_shaders::kernels::contract_cooperative::ContractCooperative;
 use selvedge_shaders::kernels::contract_shared::ContractShared;
@@ -115,7 +115,8 @@ fn contraction_tiles_validate() {
 
 #[test]
 fn row_kernels_validate() {
-    for lanes in [Lanes::One { wg: 64 }, Lanes::Subgroup { width: 4 }, Lanes::Subgroup { width: 32 }, Lanes::Group { wg: 64 }]
+    for lanes in
+        [Lanes::One { wg: 64 }, Lanes::Subgroup { width: 4 }, Lanes::Subgroup { width: 32 }, Lanes::Group { wg: 64 }]
     {
         for (rows, len) in [(1, 1), (3, 6), (70_000, 384)] {
             check(&RowSoftmax { rows, len, lanes });
@@ -162,8 +163,7 @@ fn attention_validates() {
         for (causal, masked, biased) in [(true, false, false), (false, true, true), (true, true, true)] {
             check(&Attention { causal, masked, biased, m: 97, ..plain });
         }
-        let window =
-            Window { text: 7, height: 9, width: 11, radius: 3, square: false, tile_height: 4, tile_width: 4 };
+        let window = Window { text: 7, height: 9, width: 11, radius: 3, square: false, tile_height: 4, tile_width: 4 };
         if !matches!(delivery, KeyDelivery::Shared { .. }) {
             check(&Attention { n: 99, m: 106, window: Some(window), ..plain });
         }

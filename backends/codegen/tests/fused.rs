@@ -144,13 +144,16 @@ fn attention_of_any_shape_and_mask() {
         };
         let out = format!("{dtype}[{b},{h},{n},{e}]");
         let body = format!("  %y = attention %q, %k, %v{name} scale=0.35 causal={causal} : {out}");
-        let inputs = format!(
-            "%q: {dtype}[{b},{h},{n},{d}], %k: {dtype}[{b},{h},{m},{d}], %v: {dtype}[{b},{h},{m},{e}]{input}"
-        );
+        let inputs =
+            format!("%q: {dtype}[{b},{h},{n},{d}], %k: {dtype}[{b},{h},{m},{d}], %v: {dtype}[{b},{h},{m},{e}]{input}");
         let module = module(&format!("fn @f({inputs}) -> {out} {{\n{body}\n  return y=%y\n}}\n"));
         let targets = common::device_targets();
         // The targets with tight limits expand it.
-        common::check(&module, &targets[if case % 4 == 3 { case / 4 % targets.len() } else { 3 * (case % 2) }], case as u64);
+        common::check(
+            &module,
+            &targets[if case % 4 == 3 { case / 4 % targets.len() } else { 3 * (case % 2) }],
+            case as u64,
+        );
     }
 }
 

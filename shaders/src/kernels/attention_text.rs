@@ -103,8 +103,7 @@ fn step(a: &Attention) -> String {
         for j in 0..ql {
             let q = format!("(*q)[{}]", j * dq + quad);
             for c in 0..kb {
-                let terms: String =
-                    XYZW.iter().map(|x| format!(" + {q}.{x} * k{quad}_{c}.{x}")).collect();
+                let terms: String = XYZW.iter().map(|x| format!(" + {q}.{x} * k{quad}_{c}.{x}")).collect();
                 line(format!("s{j}_{c} = s{j}_{c}{terms};"));
             }
         }
@@ -171,7 +170,8 @@ fn head(a: &Attention) -> String {
 
 /// `query_of` and `attend` over all keys.
 fn full(a: &Attention) -> String {
-    let mut out = "fn query_of(tile: u32, lane: u32, j: u32) -> u32 { return (tile * QL + j) * WG + lane; }\n".to_string();
+    let mut out =
+        "fn query_of(tile: u32, lane: u32, j: u32) -> u32 { return (tile * QL + j) * WG + lane; }\n".to_string();
     if let KeyDelivery::Shared { keys } = a.delivery {
         let _ = writeln!(out, "var<workgroup> shared_k: array<vec4<f32>, {}>;", keys * a.d_quads());
         let _ = writeln!(out, "var<workgroup> shared_v: array<vec4<f32>, {}>;", keys * a.e_quads());

@@ -222,7 +222,8 @@ fn job<'a>(
             let mut e = Emitter::new(context, access);
             let quad = Index::var("quad", len.div_ceil(4));
             return4(&mut e, id, &quad, len, &|k| at(token, k))?;
-            hooks += &function(&format!("fn load_{name}(batch: u32, {index}: u32, quad: u32) -> vec4<f32>"), &e.finish());
+            hooks +=
+                &function(&format!("fn load_{name}(batch: u32, {index}: u32, quad: u32) -> vec4<f32>"), &e.finish());
         }
         let (mut seen, mut bias) = ("    return true;\n".to_string(), "    return 0.0f;\n".to_string());
         if let Some(mask) = args.get(3) {

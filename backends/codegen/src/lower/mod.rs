@@ -197,13 +197,9 @@ pub fn by_fours(context: Context, unit: &Unit) -> bool {
         | Op::Gather(_)
         | Op::Iota(_)
         | Op::Const(_) => context.sizes(unit.result()).iter().product::<u64>().is_multiple_of(4),
-        Op::Reduce(_)
-        | Op::Scan(_)
-        | Op::Scatter(_)
-        | Op::Topk(_)
-        | Op::Input(_)
-        | Op::Weight(_)
-        | Op::State(_) => false,
+        Op::Reduce(_) | Op::Scan(_) | Op::Scatter(_) | Op::Topk(_) | Op::Input(_) | Op::Weight(_) | Op::State(_) => {
+            false
+        }
         Op::Softmax(_)
         | Op::LayerNorm(_)
         | Op::RmsNorm(_)
