@@ -5,6 +5,7 @@ use crate::{
     CanonicalContract, Canonicalize, DeadCode, ExpandComposites, FoldConstants, Hoist, InlineCalls, MergeMaps, Notes,
     Outline, Pass, Specialize, SplitMaps,
 };
+use selvedge_ir::op::OpClass;
 use selvedge_ir::{Diagnostic, Module, OpKind};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -62,12 +63,20 @@ pub struct Options {
     pub optimizer: Optimizer,
     /// What the cost model knows of the device.
     pub rates: Rates,
+    /// Composites that the model wrote stay whole, for whoever has kernels for them; else rules find them again.
+    pub whole: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
         // 4096 elements: tables of positions and taps fold, nothing that would weigh in a bundle does.
-        Options { symbols: BTreeMap::new(), fold_limit: 4096, optimizer: Optimizer::default(), rates: Rates::default() }
+        Options {
+            symbols: BTreeMap::new(),
+            fold_limit: 4096,
+            optimizer: Optimizer::default(),
+            rates: Rates::default(),
+            whole: false,
+        }
     }
 }
 
@@ -78,7 +87,13 @@ pub fn passes(options: &Options) -> Vec<Box<dyn Pass>> {
         Optimizer::Greedy => Some(Strategy::Greedy),
         Optimizer::Saturate => Some(Strategy::Saturate),
     };
-    let keep = strategy.iter().map(|_| OpKind::LocalAttention).collect();
+    let keep = match strategy {
+        Some(_) if options.whole => {
+            OpKind::ALL.iter().copied().filter(|kind| kind.class() == OpClass::Composite).collect()
+        }
+        Some(_) => vec![OpKind::LocalAttention],
+        None => Vec::new(),
+    };
     let mut passes: Vec<Box<dyn Pass>> = vec![
         // First: everything after may rely on numbers.
         Box::new(Specialize { symbols: options.symbols.clone() }),

@@ -20,7 +20,7 @@ use selvedge_codegen::{Choices, Tunable};
 use selvedge_ir::{DType, Diagnostic, Module, TensorType};
 use selvedge_passes::hoist::Savings;
 use selvedge_passes::saturate::Rates;
-use selvedge_passes::{ExpandComposites, Pass, Specialize, StoreWeights};
+use selvedge_passes::{Pass, Specialize, StoreWeights};
 use selvedge_runtime::Refill;
 use selvedge_zoo::program::PipelineInfo;
 use serde_json::{Value, json};
@@ -493,11 +493,10 @@ pub(crate) fn passes(settings: &Settings, target: &Target) -> Vec<Box<dyn Pass>>
     };
     // First: what the other passes see is what will be stored.
     let store = settings.dtype.map(|dtype| Box::new(StoreWeights { dtype }) as Box<dyn Pass>);
-    let options = selvedge_passes::Options { optimizer: settings.optimizer, rates, ..Default::default() };
     // Host and code generator have kernels for composites, and expand those that have none.
     let whole = settings.optimizer != Optimizer::None;
-    let all = selvedge_passes::passes(&options).into_iter();
-    store.into_iter().chain(all.filter(|pass| !whole || pass.name() != ExpandComposites.name())).collect()
+    let options = selvedge_passes::Options { optimizer: settings.optimizer, rates, whole, ..Default::default() };
+    store.into_iter().chain(selvedge_passes::passes(&options)).collect()
 }
 
 /// Gives symbols values.
