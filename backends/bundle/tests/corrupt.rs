@@ -3,6 +3,7 @@
 mod common;
 
 use common::*;
+use selvedge_bundle::manifest::FORMAT;
 use selvedge_bundle::{Bundle, BundleError, read};
 
 /// Reads everything that a run would use.
@@ -120,12 +121,13 @@ fn a_checkpoint_is_not_a_bundle() {
 
 #[test]
 fn a_later_format_says_so() {
-    let later = edited(|header| header.replacen(r#""format":"1""#, r#""format":"7""#, 1));
+    let written = format!(r#""format":"{FORMAT}""#);
+    let later = edited(|header| header.replacen(&written, r#""format":"77""#, 1));
     assert_eq!(
         refusal(&later),
-        "this bundle has format 7, this program reads up to 1; update the program or compile again"
+        format!("this bundle has format 77, this program reads up to {FORMAT}; update the program or compile again")
     );
-    let none = edited(|header| header.replacen(r#""format":"1""#, r#""format":"one""#, 1));
+    let none = edited(|header| header.replacen(&written, r#""format":"one""#, 1));
     assert!(refusal(&none).contains("no format version"));
 }
 

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use selvedge_bundle::manifest::Weight;
+use selvedge_bundle::manifest::{FORMAT, Weight};
 use selvedge_bundle::{Bundle, BundleError, UNHASHED, WeightBytes, read};
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -47,9 +47,10 @@ fn the_safetensors_crate_reads_it() {
     assert_eq!((full.dtype(), full.shape(), full.data()), (safetensors::Dtype::F32, &[2, 1][..], &full_bytes()[..]));
     let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
     let metadata = header.metadata().as_ref().unwrap();
-    assert_eq!(metadata["format"], "1");
+    assert_eq!(metadata["format"], FORMAT.to_string());
     let text = &metadata["selvedge"];
-    assert!(text.starts_with(r#"{"format":1,"kernels":[{"bindings":["read","read-write"],"hash":"#), "{text}");
+    let start = format!(r#"{{"format":{FORMAT},"kernels":[{{"bindings":["read","read-write"],"hash":"#);
+    assert!(text.starts_with(&start), "{text}");
     assert!(text.contains(r#""pipeline":{"alpha":{"a":"label \"7\"","b":true},"zeta":[1,2.5,null]}"#), "{text}");
 }
 
