@@ -3,7 +3,7 @@
 use crate::attr::Attr;
 use crate::diag::{Diagnostic, Place};
 use crate::op::TypeError;
-use crate::ops::{Input, Op};
+use crate::ops::{Concat, Input, Op, Weight};
 use crate::shape::TensorType;
 
 /// A value of a function: an index into [`Function::values`].
@@ -139,6 +139,18 @@ impl Function {
             Def::Op { args, .. } => args,
             Def::Result { call, .. } => &self.calls[call.0 as usize].args,
         }
+    }
+    /// The weights that a value lays one behind the other: a `concat` along the first axis of different weights, and of nothing
+    /// else. It is a leaf like its parts: code generation gives them neighbouring memory.
+    pub fn joined_weights(&self, id: ValueId) -> Option<Vec<&Weight>> {
+        let Some((Op::Concat(Concat { axis: 0 }), parts)) = self.op(id) else { return None };
+        let weight = |id: &ValueId| match self.op(*id) {
+            Some((Op::Weight(w), _)) => Some(w),
+            Some(_) | None => None,
+        };
+        let weights: Vec<&Weight> = parts.iter().map(weight).collect::<Option<_>>()?;
+        let twice = |(i, w): (usize, &&Weight)| weights[..i].iter().any(|o| o.name == w.name);
+        (weights.len() > 1 && !weights.iter().enumerate().any(twice)).then_some(weights)
     }
     /// For each value, the number of reads (returns included).
     pub fn use_counts(&self) -> Vec<usize> {

@@ -89,7 +89,10 @@ fn convolutional(function: &Function) -> bool {
 /// All repeats of a function that can be calls, in order.
 fn runs(function: &Function) -> Vec<Run> {
     let constant = constant(function);
-    let leaf = |id: ValueId| matches!(function.op(id), Some((Op::Input(_) | Op::Weight(_) | Op::State(_), _)));
+    let leaf = |id: ValueId| {
+        matches!(function.op(id), Some((Op::Input(_) | Op::Weight(_) | Op::State(_), _)))
+            || function.joined_weights(id).is_some()
+    };
     let sequence: Vec<ValueId> = function.ids().filter(|id| !constant[id.0 as usize] && !leaf(*id)).collect();
     let shapes: Vec<u64> = sequence.iter().map(|id| shape(function, *id)).collect();
     let mut readers: Vec<Vec<ValueId>> = vec![Vec::new(); function.values.len()];

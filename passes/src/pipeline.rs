@@ -2,8 +2,8 @@
 
 use crate::saturate::{Rates, Saturate, Strategy};
 use crate::{
-    CanonicalContract, Canonicalize, DeadCode, ExpandComposites, FoldConstants, Hoist, InlineCalls, MergeMaps, Notes,
-    Outline, Pass, Specialize, SplitMaps,
+    CanonicalContract, Canonicalize, DeadCode, ExpandComposites, FoldConstants, Hoist, InlineCalls, MergeContractions,
+    MergeMaps, Notes, Outline, Pass, Specialize, SplitMaps,
 };
 use selvedge_ir::op::OpClass;
 use selvedge_ir::{Diagnostic, Module, OpKind};
@@ -52,6 +52,9 @@ impl FromStr for Optimizer {
     }
 }
 
+/// Bytes of joined weights that every device can bind: WebGPU's default limit.
+pub const JOINED_BYTES: usize = 128 << 20;
+
 /// What the pipeline is told.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
@@ -65,6 +68,8 @@ pub struct Options {
     pub rates: Rates,
     /// Composites that the model wrote stay whole, for whoever has kernels for them; else rules find them again.
     pub whole: bool,
+    /// Bytes that weights joined for one product may have; absent where joined weights would be copied.
+    pub joined_bytes: Option<usize>,
 }
 
 impl Default for Options {
@@ -76,6 +81,7 @@ impl Default for Options {
             optimizer: Optimizer::default(),
             rates: Rates::default(),
             whole: false,
+            joined_bytes: Some(JOINED_BYTES),
         }
     }
 }
@@ -110,6 +116,8 @@ pub fn passes(options: &Options) -> Vec<Box<dyn Pass>> {
         Box::new(Canonicalize),
     ];
     if let Some(strategy) = strategy {
+        // Before hoisting: a value that is hoisted has readers in another function. Before outlining: a block's weights have no names.
+        passes.extend(options.joined_bytes.map(|limit| Box::new(MergeContractions { limit }) as Box<dyn Pass>));
         // After folding, which takes small constants away. Before outlining: a block keeps only what each step must do.
         passes.push(Box::new(Hoist::default()));
         // A term may be there twice now: moved from a step, and in the stage itself.

@@ -4,9 +4,10 @@ mod function;
 mod kernel;
 mod memo;
 mod prepare;
+mod weights;
 
 use crate::access::{Tensor, TensorId};
-use crate::emit::internal;
+use crate::joins::Joins;
 use crate::memory::Space;
 use crate::names::{self, Names};
 use crate::target::Target;
@@ -14,8 +15,7 @@ use crate::tune::{Choices, Tunable, Tuning};
 use crate::{ports, text, verify};
 use memo::Memo;
 use selvedge_bundle::manifest::{
-    Access as Usage, Buffer, FORMAT, Kernel, Manifest, Plan, Region, Requirements, Stage as Residence, Weight,
-    WeightSlot,
+    Access as Usage, FORMAT, Kernel, Manifest, Plan, Requirements, Stage as Residence, Weight,
 };
 use selvedge_ir::{Diagnostic, Diagnostics, Function, Module, ValueId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -126,11 +126,14 @@ struct Compiler<'m> {
     memo: Option<Memo>,
     tensors: Vec<Tensor>,
     names: Names,
-    /// Weights in manifest order, and their tensors.
+    /// Weights in manifest order, and where they lie: a tensor, and the first byte in it.
     weights: Vec<Weight>,
+    weight_places: Vec<(TensorId, u64)>,
+    /// Tensors of weights, with the stages that read each.
     weight_tensors: Vec<TensorId>,
-    /// The stages that read each weight.
     readers: Vec<BTreeSet<Residence>>,
+    /// Weights that lie one behind the other.
+    joins: Joins,
     constants: BTreeMap<u32, Vec<u8>>,
     kernels: Vec<Kernel>,
     texts: Vec<String>,
@@ -170,8 +173,10 @@ impl<'m> Compiler<'m> {
             tensors,
             names,
             weights: Vec::new(),
+            weight_places: Vec::new(),
             weight_tensors: Vec::new(),
             readers: Vec::new(),
+            joins: Joins::of(module),
             constants: BTreeMap::new(),
             kernels: Vec::new(),
             texts: Vec::new(),
@@ -217,19 +222,7 @@ impl<'m> Compiler<'m> {
         }
         let buffers = [weights, tables.buffers(), arena.buffers()].concat();
         self.needs.max_buffer_bytes = buffers.iter().map(|b| b.bytes).max().unwrap_or(0);
-        let mut slots = Vec::new();
-        for (weight, tensor) in self.weight_tensors.iter().enumerate() {
-            let mut start = 0;
-            let w = &self.weights[weight];
-            let bytes = selvedge_bundle::weight_bytes(&w.dtype, &w.shape)
-                .ok_or_else(|| internal(format!("weight `{}` has no size", w.name)))?;
-            for region in self.tensors[*tensor].pieces.iter().filter(|r| r.bytes > 0) {
-                // A region is whole words; the last half word of an odd number of halves is no part of the weight.
-                let region = Region { bytes: region.bytes.min(bytes - start), ..*region };
-                slots.push(WeightSlot { weight: weight as u32, start, region });
-                start += region.bytes;
-            }
-        }
+        let slots = self.slots()?;
         let plan = Plan {
             size: options.size.clone(),
             buffers,
@@ -248,39 +241,6 @@ impl<'m> Compiler<'m> {
             pipeline: serde_json::Value::Null,
         };
         Ok(Compiled { manifest, kernels: self.texts, constants: self.constants, tunables: BTreeMap::new() })
-    }
-}
-
-impl Compiler<'_> {
-    /// Gives weights their places: those that one stage alone reads are apart, so that they can be absent at other times.
-    fn place_weights(&mut self) -> Vec<Buffer> {
-        let alone = |readers: &BTreeSet<Residence>| match readers.iter().copied().collect::<Vec<_>>().as_slice() {
-            [one] => Some(*one),
-            _ => None,
-        };
-        let mut classes: BTreeSet<Option<Residence>> = self.readers.iter().map(alone).collect();
-        let staged = classes.len() > 1;
-        if !staged {
-            classes = BTreeSet::from([None]);
-        }
-        let mut buffers: Vec<Buffer> = Vec::new();
-        for class in classes {
-            let label = match class {
-                None => "weights",
-                Some(Residence::Prepare) => "prepare weights",
-                Some(Residence::Condition) => "condition weights",
-                Some(Residence::Steps) => "step weights",
-                Some(Residence::Decode) => "decode weights",
-            };
-            let mut space = Space::new(label, Usage::Read, buffers.len() as u32, self.target.max_buffer_bytes);
-            for (tensor, readers) in self.weight_tensors.iter().zip(&self.readers) {
-                if !staged || alone(readers) == class {
-                    space.append(&mut self.tensors[*tensor]);
-                }
-            }
-            buffers.extend(space.buffers().into_iter().map(|b| Buffer { stage: class, ..b }));
-        }
-        buffers
     }
 }
 

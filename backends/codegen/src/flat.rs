@@ -1,8 +1,9 @@
 //! A function without calls and composites, equal values shared: what lowering works on.
 
+use crate::joins::Joins;
 use selvedge_ir::func::Target;
 use selvedge_ir::op::OpClass;
-use selvedge_ir::ops::Map;
+use selvedge_ir::ops::{Concat, Map, Weight};
 use selvedge_ir::scalar::Body;
 use selvedge_ir::{Builder, Def, Diagnostic, Function, Module, Op, Place, TensorType, ValueId};
 use std::collections::HashMap;
@@ -16,7 +17,7 @@ pub struct Flattened {
 }
 
 /// Inlines calls and expands composites, but for those that `whole` keeps: it is asked with each composite's number in the
-/// function, the operator, and its operands' types. The result's returns are those of `function`, in order.
+/// function, the operator, and its operands' types. Weights that lie one behind the other are one weight. The result's returns are those of `function`, in order.
 ///
 /// # Errors
 /// A callee that does not exist, recursion, or a violated constraint.
@@ -24,10 +25,12 @@ pub fn flatten(
     module: &Module,
     function: &Function,
     whole: &dyn Fn(usize, &Op, &[&TensorType]) -> bool,
+    joins: &Joins,
 ) -> Result<Flattened, Diagnostic> {
     let mut flat = Flat {
         module,
         whole,
+        joins,
         builder: Builder::new(&function.name),
         known: HashMap::new(),
         depth: 0,
@@ -71,6 +74,7 @@ const JOIN: usize = 4;
 struct Flat<'a> {
     module: &'a Module,
     whole: &'a dyn Fn(usize, &Op, &[&TensorType]) -> bool,
+    joins: &'a Joins,
     builder: Builder,
     known: HashMap<(Op, Vec<ValueId>), ValueId>,
     depth: usize,
@@ -141,6 +145,9 @@ impl Flat<'_> {
             self.inherited = before;
             return Ok(results[0]);
         }
+        if let (Op::Concat(Concat { axis: 0 }), Some(weight)) = (op, self.joined(&args)) {
+            return self.push(&weight, Vec::new(), places, name);
+        }
         // A long join is a join of shorter ones, so that a kernel that binds too much can be divided.
         if matches!(op, Op::Concat(_)) && args.len() > JOIN {
             let parts: Result<Vec<ValueId>, Diagnostic> =
@@ -164,5 +171,19 @@ impl Flat<'_> {
         }
         self.known.insert(key, id);
         Ok(id)
+    }
+
+    /// The weight that a join of weights is.
+    fn joined(&self, parts: &[ValueId]) -> Option<Op> {
+        let function = self.builder.function();
+        let weight = |id: &ValueId| match function.op(*id) {
+            Some((Op::Weight(w), _)) => Some(w.name.as_str()),
+            Some(_) | None => None,
+        };
+        let names: Vec<&str> = parts.iter().map(weight).collect::<Option<_>>()?;
+        let name = self.joins.named(names.into_iter())?;
+        let types: Vec<&TensorType> = parts.iter().map(|p| function.ty(*p)).collect();
+        let ty = Op::from(Concat { axis: 0 }).infer(&types).ok()?;
+        Some(Weight { name, ty }.into())
     }
 }

@@ -1,6 +1,7 @@
 //! Module and target to plan and kernels. Needs no device: a target is data.
 //!
-//! [`compile::compile`] goes through these stages, one file each: calls and composites are expanded ([`flat`]), values
+//! [`compile::compile`] goes through these stages, one file each: calls and composites are expanded ([`flat`], where
+//! joined weights become one, [`joins`]), values
 //! that need memory are chosen and grouped into units ([`select`]), units become jobs ([`lower`]) that emit WGSL
 //! ([`emit`], with index arithmetic from [`index`]) through windows of memory ([`access`]); lifetimes give regions
 //! ([`memory`]), names give ports ([`names`], [`ports`]), and the plan is checked
@@ -13,6 +14,7 @@ pub mod access;
 pub mod emit;
 pub mod flat;
 pub mod index;
+pub mod joins;
 pub mod lower;
 pub mod memory;
 pub mod names;

@@ -143,7 +143,9 @@ impl Check<'_> {
         for (index, weight) in manifest.weights.iter().enumerate() {
             let mut end = 0;
             for slot in self.plan.weights.iter().filter(|s| s.weight as usize == index) {
-                self.region(&weight.name, &slot.region);
+                let size = self.plan.buffers.get(slot.region.buffer as usize).map_or(0, |b| b.bytes);
+                let legal = slot.region.offset.is_multiple_of(4) && slot.region.offset + slot.region.bytes <= size;
+                self.that(legal, "P1", || format!("weight `{}` at {:?}", weight.name, slot.region));
                 self.that(slot.start == end, "P7", || format!("slots of weight `{}`", weight.name));
                 end = slot.start + slot.region.bytes;
             }

@@ -348,7 +348,7 @@ pub(crate) fn lowered(module: Module, weights: Weights, options: &Options) -> Re
 pub fn compile(module: Module, weights: Weights, pipeline: Value, options: &Options) -> Result<Compiled, Error> {
     let mut dump = Dump::new(options.dump.as_deref())?;
     let mut stages = Vec::new();
-    let all = passes(&options.settings, &options.target);
+    let all = passes(&options.settings, &options.target, Placing::ByPlan);
     let mut notes = Notes::default();
     let module = run_passes(module, all.iter().map(Box::as_ref), &mut dump, &mut stages, &mut notes)?;
     let started = Instant::now();
@@ -433,7 +433,7 @@ pub fn session_with(
 ) -> Result<Session, Error> {
     match device {
         Device::Host => {
-            let all = passes(settings, &device.target());
+            let all = passes(settings, &device.target(), Placing::OneByOne);
             let (mut dump, mut notes) = (Dump::new(None)?, Notes::default());
             let module = run_passes(module, all.iter().map(Box::as_ref), &mut dump, &mut Vec::new(), &mut notes)?;
             Ok(Session::host(module, weights))
@@ -464,7 +464,7 @@ pub fn pipeline(info: &PipelineInfo) -> Value {
 /// # Errors
 /// An unknown pass; a module that a pass cannot handle.
 pub fn optimise(module: Module, names: &[String], settings: &Settings) -> Result<Module, Error> {
-    let all = passes(settings, &Target::portable());
+    let all = passes(settings, &Target::portable(), Placing::ByPlan);
     let mut chosen: Vec<&dyn Pass> = Vec::new();
     for name in names {
         let pass = all.iter().find(|p| p.name() == name).ok_or_else(|| {
@@ -484,8 +484,17 @@ pub fn optimise(module: Module, names: &[String], settings: &Settings) -> Result
     run_passes(module, chosen.into_iter(), &mut Dump::new(None)?, &mut Vec::new(), &mut Notes::default())
 }
 
+/// Who gives weights their places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Placing {
+    /// A plan: weights can lie one behind the other.
+    ByPlan,
+    /// The host, which has each where its checkpoint has it.
+    OneByOne,
+}
+
 /// The pipeline for a target.
-pub(crate) fn passes(settings: &Settings, target: &Target) -> Vec<Box<dyn Pass>> {
+pub(crate) fn passes(settings: &Settings, target: &Target, placing: Placing) -> Vec<Box<dyn Pass>> {
     let rates = Rates {
         bytes_per_second: target.rates.bytes_per_second,
         flops_per_second: target.rates.flops_per_second,
@@ -495,7 +504,12 @@ pub(crate) fn passes(settings: &Settings, target: &Target) -> Vec<Box<dyn Pass>>
     let store = settings.dtype.map(|dtype| Box::new(StoreWeights { dtype }) as Box<dyn Pass>);
     // Host and code generator have kernels for composites, and expand those that have none.
     let whole = settings.optimizer != Optimizer::None;
-    let options = selvedge_passes::Options { optimizer: settings.optimizer, rates, whole, ..Default::default() };
+    let joined_bytes = match placing {
+        Placing::ByPlan => Some(usize::try_from(target.max_binding_bytes).unwrap_or(usize::MAX)),
+        Placing::OneByOne => None,
+    };
+    let options =
+        selvedge_passes::Options { optimizer: settings.optimizer, rates, whole, joined_bytes, ..Default::default() };
     store.into_iter().chain(selvedge_passes::passes(&options)).collect()
 }
 

@@ -1,7 +1,7 @@
 //! Which values are kept between stages.
 //!
 //! The rule, for a value that a later stage reads:
-//! - a leaf is where it is, and views are free: what they read is looked at instead. A join or padding is kept like arithmetic.
+//! - a leaf (weights joined in memory are one) is where it is, and views are free: what they read is looked at instead. A join or padding is kept like arithmetic.
 //! - arithmetic of one operand and no transcendental function (`1 + scale`) takes no more loads where it is read: its operand is
 //!   looked at instead; so are the operands of cheap arithmetic that only repeats them ([`REPEATS`] times or more).
 //! - everything else is kept if the work behind one of its elements is at least what keeping an element costs: a store and a
@@ -123,6 +123,9 @@ impl Selecting<'_> {
 
     fn kept(&self, id: ValueId, time: Time) -> bool {
         let Some((op, args)) = self.function.op(id) else { return false };
+        if self.function.joined_weights(id).is_some() {
+            return false;
+        }
         match op.class() {
             OpClass::Leaf => return false,
             OpClass::View if !matches!(op, Op::Concat(_) | Op::Pad(_)) => return false,

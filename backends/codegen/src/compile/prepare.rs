@@ -7,9 +7,7 @@ use crate::flat::flatten;
 use crate::lower::{by_fours, fuses};
 use crate::names::{self, Stage};
 use crate::select::{Selection, base, is_data, select, separate};
-use selvedge_bundle::manifest::{Stage as Residence, Weight};
 use selvedge_ir::func::Target as Goes;
-use selvedge_ir::ops::Const;
 use selvedge_ir::{DType, Diagnostic, Function, Op, TensorType, ValueId};
 use selvedge_shaders::memory::Layout;
 use std::collections::HashMap;
@@ -38,7 +36,7 @@ impl Compiler<'_> {
         let whole = |number: usize, op: &Op, types: &[&TensorType]| {
             expanded.is_none_or(|e| !e.contains(&number)) && fuses(op, types, self.target)
         };
-        let flattened = flatten(self.module, function, &whole)?;
+        let flattened = flatten(self.module, function, &whole, &self.joins)?;
         let (flat, composites) = (flattened.function, flattened.composites);
         let mut forced = self.forced.stored.get(&flat.name).cloned().unwrap_or_default();
         if self.unfused {
@@ -158,46 +156,5 @@ impl Compiler<'_> {
             }
         }
         Ok(p)
-    }
-
-    fn weight(&mut self, stage: Stage, name: &str, ty: &TensorType) -> Result<TensorId, Diagnostic> {
-        // What is called from outside may be called at any time.
-        let residence = match stage {
-            Stage::Prepare => vec![Residence::Prepare],
-            Stage::Condition => vec![Residence::Condition],
-            Stage::Tabulate | Stage::Step => vec![Residence::Steps],
-            Stage::Decode => vec![Residence::Decode],
-            Stage::Library => Residence::ALL.to_vec(),
-        };
-        if let Some(i) = self.weights.iter().position(|w| w.name == name) {
-            self.readers[i].extend(residence);
-            return Ok(self.weight_tensors[i]);
-        }
-        self.readers.push(residence.into_iter().collect());
-        self.tensors.push(names::weight(name, ty)?);
-        self.weights.push(Weight {
-            name: name.to_string(),
-            dtype: ty.dtype.to_string(),
-            shape: ty.shape.sizes().into_iter().map(|s| s as u64).collect(),
-            hash: String::new(),
-            link: None,
-        });
-        self.weight_tensors.push(self.tensors.len() - 1);
-        Ok(self.tensors.len() - 1)
-    }
-
-    /// A constant as a weight of its own, named by its contents.
-    fn constant(&mut self, stage: Stage, c: &Const, ty: &TensorType) -> Result<TensorId, Diagnostic> {
-        // A bool takes a word on the device.
-        let bytes: Vec<u8> = match ty.dtype {
-            DType::Bool => c.data.0.iter().flat_map(|b| u32::from(*b != 0).to_le_bytes()).collect(),
-            _ => c.data.0.to_vec(),
-        };
-        let hash = selvedge_bundle::hash(&bytes);
-        let tensor = self.weight(stage, &format!("const:{ty}:{hash}"), ty)?;
-        let index = self.weight_tensors.iter().position(|t| *t == tensor).expect("the weight was just found");
-        self.weights[index].hash = hash;
-        self.constants.insert(index as u32, bytes);
-        Ok(tensor)
     }
 }

@@ -105,7 +105,14 @@ impl Suspects<'_> {
     /// The compiler as it is.
     pub fn new(settings: &Settings, device: &Device) -> Self {
         Suspects {
-            passes: compile::passes(settings, &device.target()),
+            passes: compile::passes(
+                settings,
+                &device.target(),
+                match device {
+                    Device::Host => compile::Placing::OneByOne,
+                    Device::Gpu(_) => compile::Placing::ByPlan,
+                },
+            ),
             settings: settings.clone(),
             kernels: &|_, text| text,
         }
