@@ -41,8 +41,11 @@ impl Joins {
         }
         let mut uses: HashMap<&str, usize> = HashMap::new();
         found.values().flatten().for_each(|(name, _)| *uses.entry(name).or_default() += 1);
-        let twice: BTreeSet<String> =
-            uses.into_iter().filter(|(n, uses)| *uses > 1 || elsewhere.contains(n)).map(|(n, _)| n.to_string()).collect();
+        let twice: BTreeSet<String> = uses
+            .into_iter()
+            .filter(|(n, uses)| *uses > 1 || elsewhere.contains(n))
+            .map(|(n, _)| n.to_string())
+            .collect();
         found.retain(|_, parts| parts.iter().all(|(n, _)| !twice.contains(n)));
         Joins { joins: found }
     }

@@ -28,7 +28,11 @@ impl Compiler<'_> {
         // A weight lies in one place: it is joined wherever it is read, or nowhere.
         if let Some(i) = self.weights.iter().position(|w| w.name == parts[0].0) {
             let (tensor, _) = self.weight_places[i];
-            let at = self.weight_tensors.iter().position(|t| *t == tensor).expect("a weight's tensor is a tensor of weights");
+            let at = self
+                .weight_tensors
+                .iter()
+                .position(|t| *t == tensor)
+                .expect("a weight's tensor is a tensor of weights");
             self.readers[at].extend(residence);
             return Ok(tensor);
         }
