@@ -240,7 +240,7 @@ pub struct Dispatch {
     pub flops: u64,
     /// Bytes of operands read and results written, each once.
     pub bytes: u64,
-    /// Those of them that are weights and constants.
+    /// Those of them that are weights, constants, and what `prepare` makes of them.
     #[serde(default)]
     pub weight_bytes: u64,
 }

@@ -132,6 +132,8 @@ struct Compiler<'m> {
     /// Tensors of weights, with the stages that read each.
     weight_tensors: Vec<TensorId>,
     readers: Vec<BTreeSet<Residence>>,
+    /// What is the same in every run: weights, and what `prepare` makes of them.
+    constant: BTreeSet<TensorId>,
     /// Weights that lie one behind the other.
     joins: Joins,
     constants: BTreeMap<u32, Vec<u8>>,
@@ -175,6 +177,7 @@ impl<'m> Compiler<'m> {
             weights: Vec::new(),
             weight_places: Vec::new(),
             weight_tensors: Vec::new(),
+            constant: BTreeSet::new(),
             readers: Vec::new(),
             joins: Joins::of(module),
             constants: BTreeMap::new(),
@@ -200,6 +203,8 @@ impl<'m> Compiler<'m> {
         if !errors.is_empty() {
             return Err(Failure::Refused(Diagnostics(errors)));
         }
+        let prepared_values = self.names.outputs[0].values();
+        self.constant = self.weight_tensors.iter().chain(prepared_values).copied().collect();
         let weights = self.place_weights();
         let base = weights.len() as u32;
         self.weight_buffers = base as usize;

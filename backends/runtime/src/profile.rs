@@ -99,19 +99,24 @@ impl Session {
         Ok(Profile { function: function.to_string(), timestamps, dispatches: dispatches.collect() })
     }
 
+    /// Runs a function on what its regions hold: milliseconds from its submit to its end.
+    ///
+    /// # Errors
+    /// An unknown function or device trouble.
+    pub fn once(&mut self, function: &str) -> Result<f64, RuntimeError> {
+        let index = self.function_index(function)?;
+        let begin = Instant::now();
+        self.run_function(index)?;
+        Ok(begin.elapsed().as_secs_f64() * 1e3)
+    }
+
     /// Runs a function once and then `repeats` times (at least once) on what its regions hold.
     ///
     /// # Errors
     /// An unknown function or device trouble.
     pub fn bench(&mut self, function: &str, repeats: usize) -> Result<Bench, RuntimeError> {
-        let index = self.function_index(function)?;
-        let time = || {
-            let begin = Instant::now();
-            self.run_function(index)?;
-            Ok::<f64, RuntimeError>(begin.elapsed().as_secs_f64() * 1e3)
-        };
-        let first = time()?;
-        let samples = (0..repeats.max(1)).map(|_| time()).collect::<Result<Vec<_>, _>>()?;
+        let first = self.once(function)?;
+        let samples = (0..repeats.max(1)).map(|_| self.once(function)).collect::<Result<Vec<_>, _>>()?;
         Ok(Bench::new(first, samples))
     }
 

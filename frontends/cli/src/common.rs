@@ -32,6 +32,13 @@ pub struct OptimizerArg {
     /// rules in one e-graph, from which the cheapest program is taken).
     #[arg(long, default_value = "saturate", value_name = "none|greedy|saturate")]
     pub optimizer: Optimizer,
+    #[command(flatten)]
+    pub storage: StorageArg,
+}
+
+/// How weights are stored, and where.
+#[derive(Args, Clone, Debug)]
+pub struct StorageArg {
     /// Store the weights of products and convolutions as f32, f16 or bf16 (sums are f32 in any case); as in the checkpoint
     /// if absent.
     #[arg(long, value_name = "f32|f16|bf16", value_parser = float_type)]
@@ -57,7 +64,14 @@ fn float_type(text: &str) -> Result<DType, String> {
 impl OptimizerArg {
     /// As settings of a compilation.
     pub fn settings(&self) -> Settings {
-        Settings { optimizer: self.optimizer, dtype: self.dtype, max_memory: self.memory.max_memory }
+        self.storage.settings(self.optimizer)
+    }
+}
+
+impl StorageArg {
+    /// As settings of a compilation.
+    pub fn settings(&self, optimizer: Optimizer) -> Settings {
+        Settings { optimizer, dtype: self.dtype, max_memory: self.memory.max_memory }
     }
 }
 

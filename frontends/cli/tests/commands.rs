@@ -139,6 +139,28 @@ fn facts_about_models_bundles_and_devices() {
     assert!(bench["median_ms"].as_f64() > Some(0.0) && bench["gflop"].as_f64() > Some(0.5), "{bench}");
     let first = bench["first_output_ms"].as_f64();
     assert!(first > bench["first_run_ms"].as_f64(), "the first output has a forward before it: {bench}");
+    assert_eq!((bench["what"].as_str(), bench["images"].as_u64()), (Some("step"), Some(1)), "{bench}");
+    assert!(bench["stages"]["tabulate"]["ms"].as_f64() > Some(0.0), "{bench}");
+    assert!(bench["hoisted"]["flops_moved"].as_i64() > Some(1_000_000), "{bench}");
+}
+
+/// Every optimiser in one run: plans of one step, and what moved out of it where something did.
+#[test]
+fn optimizers_are_compared() {
+    let args = ["dit-s-2", "--blocks", "2", "--tokens", "16", "--runs", "1", "--device", "gpu", "--json"];
+    let all = selvedge(&[&["bench"], &args[..], &["--optimizer", "all"]].concat()).ok().json();
+    let number = |optimizer: &str, key: &str| all["optimizers"][optimizer][key].as_u64().expect("a number");
+    assert!(number("saturate", "dispatches") <= 2 * 8 + 6 && number("greedy", "dispatches") <= 2 * 8 + 6, "{all}");
+    assert!(number("none", "dispatches") > 2 * 30, "one kernel an operator: {all}");
+    let moved = |optimizer| number(optimizer, "activation_bytes_moved");
+    assert!(moved("saturate") * 2 < moved("none"), "{all}");
+    assert!(all["optimizers"]["none"]["hoisted"].is_null() && all["optimizers"]["saturate"]["hoisted"].is_object());
+    let forward = selvedge(&[&["bench"], &args[..], &["--what", "forward"]].concat()).ok().json();
+    assert!(forward["stages"].as_object().is_some_and(serde_json::Map::is_empty), "{forward}");
+    assert!(forward["dispatches"].as_u64() > Some(number("saturate", "dispatches")), "nothing is hoisted: {forward}");
+    selvedge(&["bench", "digits", "--optimizer", "none,hard"]).refused(2, &["hard", "saturate"]);
+    selvedge(&["bench", "attention", "--what", "step", "--device", "host"]).refused(2, &["attention", "forward"]);
+    selvedge(&["bench", "dit-s-2", "--size", "8x12", "--device", "host"]).refused(2, &["8x12", "--what forward"]);
 }
 
 #[test]

@@ -102,22 +102,25 @@ pub struct Report {
 
 impl Report {
     /// `{"target", "dispatches", "kernels", "peak_bytes", "hoisted": {…}, "stages_ms": {…}}`; `hoisted` is null without steps and
-    /// else `{"operators", "operators_before", "flops_per_step", "bytes_per_step", "table_rows", "table_bytes"}`.
+    /// else `{"operators", "operators_before", "flops_moved", "flops_per_step", "bytes_per_step", "table_rows", "table_bytes"}`.
     pub fn to_json(&self) -> Value {
         // A pass may run twice.
         let mut stages: BTreeMap<&str, f64> = BTreeMap::new();
         self.stages.iter().for_each(|(n, t)| *stages.entry(n).or_default() += t.as_secs_f64() * 1e3);
-        let hoisted = self.hoisted.as_ref().map(|h| {
-            json!({
-                "operators": h.operators, "operators_before": h.operators_before, "flops_per_step": h.flops,
-                "bytes_per_step": h.bytes, "table_rows": h.rows, "table_bytes": h.table_bytes,
-            })
-        });
+        let hoisted = self.hoisted.as_ref().map(savings_json);
         json!({
             "target": self.target, "dispatches": self.dispatches, "kernels": self.kernels,
             "peak_bytes": self.peak_bytes, "hoisted": hoisted, "stages_ms": stages,
         })
     }
+}
+
+/// `{"operators", "operators_before", "flops_moved", "flops_per_step", "bytes_per_step", "table_rows", "table_bytes"}`
+pub(crate) fn savings_json(h: &Savings) -> Value {
+    json!({
+        "operators": h.operators, "operators_before": h.operators_before, "flops_moved": h.moved_flops,
+        "flops_per_step": h.flops, "bytes_per_step": h.bytes, "table_rows": h.rows, "table_bytes": h.table_bytes,
+    })
 }
 
 impl Compiled {
@@ -433,10 +436,8 @@ pub fn session_with(
 ) -> Result<Session, Error> {
     match device {
         Device::Host => {
-            let all = passes(settings, &device.target(), Placing::OneByOne);
-            let (mut dump, mut notes) = (Dump::new(None)?, Notes::default());
-            let module = run_passes(module, all.iter().map(Box::as_ref), &mut dump, &mut Vec::new(), &mut notes)?;
-            Ok(Session::host(module, weights))
+            let options = Options { settings: settings.clone(), ..Options::new(device.target()) };
+            Ok(Session::host(optimised(module, &options)?.0, weights))
         }
         Device::Gpu(gpu) => {
             let options = Options { settings: settings.clone(), ..Options::new(gpu.target()) };
@@ -452,6 +453,17 @@ pub fn session_with(
             Ok(Session::gpu(ready.session))
         }
     }
+}
+
+/// What the passes make of a module for the host, and what they tell.
+///
+/// # Errors
+/// A module that a pass cannot handle.
+pub(crate) fn optimised(module: Module, options: &Options) -> Result<(Module, Notes), Error> {
+    let all = passes(&options.settings, &options.target, Placing::OneByOne);
+    let (mut dump, mut notes) = (Dump::new(options.dump.as_deref())?, Notes::default());
+    let module = run_passes(module, all.iter().map(Box::as_ref), &mut dump, &mut Vec::new(), &mut notes)?;
+    Ok((module, notes))
 }
 
 /// A pipeline's facts as a manifest carries them.

@@ -253,6 +253,13 @@ impl GpuSession {
     pub fn time(&mut self, function: &str, runs: usize) -> Result<Vec<f64>, Error> {
         Ok(self.inner.bench(function, runs).map_err(error)?.samples)
     }
+    /// Milliseconds of one more run of a function, from its submit to its end, on what its inputs hold.
+    ///
+    /// # Errors
+    /// No such function, device trouble.
+    pub fn again(&mut self, function: &str) -> Result<f64, Error> {
+        self.inner.once(function).map_err(error)
+    }
     /// The time of each dispatch of a function, on what its inputs hold.
     ///
     /// # Errors

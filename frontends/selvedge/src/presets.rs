@@ -59,21 +59,15 @@ pub fn preset(name: &str, options: &Options) -> Option<Result<Preset, Error>> {
     let size = |default: usize| options.size.unwrap_or([default; 2]);
     let built =
         |module: Result<Module, Error>, size| module.map(|module| Preset { module, function: "forward", batch, size });
-    if let Some(mut config) = DitConfig::preset(name) {
-        let (depth, own, patch) = (config.depth, config.input_size, config.patch_size);
-        let grid = options.tokens.filter(|_| options.size.is_none()).map(side).transpose();
-        let size = size(grid.as_ref().ok().copied().flatten().map_or(own, |side| side * patch));
-        let latent = if size.iter().all(|&n| n >= 256) { latents(size) } else { Ok(size) };
-        let module = latent.and_then(|[h, w]| {
-            grid?;
-            config.depth = blocks(name, options, depth)?;
-            divides("size", [h, w], patch)?;
-            if h == w {
-                config.input_size = h; // random position tables fit every square
-            }
-            Ok(dit::forward_module(&config, batch, (h, w), stored)?)
-        });
-        return Some(built(module, size));
+    if let Some(config) = DitConfig::preset(name) {
+        let module = dit(name, config, options)
+            .and_then(|(config, [h, w])| Ok((dit::forward_module(&config, batch, (h, w), stored)?, [h, w])));
+        return Some(module.map(|(module, latent)| Preset {
+            module,
+            function: "forward",
+            batch,
+            size: options.size.unwrap_or(latent),
+        }));
     }
     if name == "pixart-sigma" || PixArtConfig::preset(name).is_some() {
         let side = name.rsplit('-').next().and_then(|n| n.parse().ok()).unwrap_or(512);
@@ -122,6 +116,19 @@ pub fn preset(name: &str, options: &Options) -> Option<Result<Preset, Error>> {
         return Some(module.map(|module| Preset { module, function: "decode", batch, size }));
     }
     None
+}
+
+/// A DiT as the options want it, and height and width of its latents.
+pub(crate) fn dit(name: &str, mut config: DitConfig, options: &Options) -> Result<(DitConfig, [usize; 2]), Error> {
+    let grid = options.tokens.filter(|_| options.size.is_none()).map(side).transpose()?;
+    let size = options.size.unwrap_or([grid.map_or(config.input_size, |side| side * config.patch_size); 2]);
+    let [h, w] = if size.iter().all(|&n| n >= 256) { latents(size)? } else { size };
+    config.depth = blocks(name, options, config.depth)?;
+    divides("size", [h, w], config.patch_size)?;
+    if h == w {
+        config.input_size = h; // random position tables fit every square
+    }
+    Ok((config, [h, w]))
 }
 
 /// How many blocks are wanted of a model that has `depth`.

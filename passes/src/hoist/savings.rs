@@ -14,6 +14,8 @@ pub struct Savings {
     pub operators: usize,
     /// Floating-point operations a step; a transcendental function counts as one.
     pub flops: i64,
+    /// Floating-point operations that left the step: those that tables take instead, too.
+    pub moved_flops: i64,
     /// Bytes of operands and results a step, each operator by itself; rows that are copied count against it.
     pub bytes: i64,
     /// Operators of a step before.
@@ -28,18 +30,19 @@ pub struct Savings {
 
 impl fmt::Display for Savings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let share = 100.0 * self.flops as f64 / self.flops_before.max(1) as f64;
+        let share = 100.0 * self.moved_flops as f64 / self.flops_before.max(1) as f64;
         write!(
             f,
-            "hoisted {} of {} operators out of the step: {:.3} MFLOP ({share:.2} %) and {:.3} MB a step saved",
+            "hoisted {} of {} operators out of the step: {:.3} MFLOP ({share:.2} %) leave it, {:.3} MFLOP and {:.3} MB a step are saved",
             self.operators,
             self.operators_before,
+            self.moved_flops as f64 / 1e6,
             self.flops as f64 / 1e6,
             self.bytes as f64 / 1e6,
         )?;
         match self.rows {
             0 => Ok(()),
-            rows => write!(f, "; tables of {rows} rows, {:.3} MB", self.table_bytes as f64 / 1e6),
+            rows => write!(f, "; tables of {rows} rows, {:.3} MB, do the rest", self.table_bytes as f64 / 1e6),
         }
     }
 }
@@ -89,6 +92,7 @@ impl Census {
         let mut savings = Savings {
             operators: self.operators.saturating_sub(now.operators),
             flops: self.flops - now.flops,
+            moved_flops: self.flops - now.flops,
             bytes: self.bytes - now.bytes,
             operators_before: self.operators,
             flops_before: self.flops,

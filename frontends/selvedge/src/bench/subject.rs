@@ -4,17 +4,18 @@ use crate::error::Error;
 use crate::open::BundleFile;
 use crate::presets::{self, Preset};
 use crate::weights::{Cached, Random, Weights};
+use selvedge_import::SHIPPED;
 use selvedge_import::model::Architecture;
-use selvedge_import::{LoadedModel, ProgramOptions, SHIPPED};
 use selvedge_ir::{DType, Diagnostic, Module, Tensor};
 use selvedge_model::ModuleBuilder;
-use selvedge_zoo::dit::forward_module;
+use selvedge_zoo::dit::{DitConfig, forward_module};
 use selvedge_zoo::program::PipelineInfo;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Request;
+use super::step;
+use super::{Request, What};
 
 /// Workloads by name: a preset or shipped model with its flags, for comparisons with other systems.
 pub const WORKLOADS: [(&str, &str); 5] = [
@@ -28,11 +29,15 @@ pub const WORKLOADS: [(&str, &str); 5] = [
 const FORWARD: &str = "forward";
 
 pub(super) struct Subject {
+    pub what: What,
     pub module: Module,
     /// The function that is measured.
     pub function: String,
     pub program: Program,
+    /// Samples that the network evaluates at once.
     pub batch: usize,
+    /// Images that a step makes.
+    pub images: Option<usize>,
     /// Its size, for people.
     pub size: String,
 }
@@ -55,6 +60,7 @@ fn named(request: &Request) -> Request {
         tokens: given.tokens.or(if given.size.is_some() { None } else { tokens }),
         heads: given.heads.or(heads),
         head_dim: given.head_dim.or(head_dim),
+        what: given.what.or(Some(What::Forward)), // what others measure under these names
         ..given.clone()
     };
     match request.model.as_str() {
@@ -76,9 +82,10 @@ pub(super) fn subject(request: &Request) -> Result<Subject, Error> {
     let batch = request.batch.unwrap_or(1);
     let of = |module, weights, size: String| {
         let (function, program) = (FORWARD.to_string(), Program::Weights(weights));
-        Subject { module, function, program, batch, size }
+        Subject { what: What::Forward, module, function, program, batch, images: None, size }
     };
     if request.model == "attention" {
+        no_step(request)?;
         let module = attention(request, batch)?;
         let size = format!("{}x{}x{}", heads(request), tokens(request)?, head_dim(request));
         return Ok(of(module, random, size));
@@ -89,16 +96,22 @@ pub(super) fn subject(request: &Request) -> Result<Subject, Error> {
     }
     let options =
         presets::Options { batch: request.batch, size: request.size, blocks: request.blocks, tokens: request.tokens };
+    if let Some(config) = DitConfig::preset(&request.model).filter(|_| request.what != Some(What::Forward)) {
+        let (config, size) = presets::dit(&request.model, config, &options)?;
+        return step::dit(request, config, size, None, Program::Weights(random), |_| None);
+    }
     if let Some(preset) = presets::preset(&request.model, &options) {
+        no_step(request)?;
         let Preset { module, function, batch, size: [height, width] } = preset?;
         let (function, program) = (function.to_string(), Program::Weights(random));
-        return Ok(Subject { module, function, program, batch, size: format!("{width}x{height}") });
+        let size = format!("{width}x{height}");
+        return Ok(Subject { what: What::Forward, module, function, program, batch, images: None, size });
     }
     let model = selvedge_import::load(&request.model).map_err(|e| unknown(&request.model, e))?;
     let Architecture::Dit(mut config) = model.architecture.clone() else {
-        return text_step(request, model, batch);
+        return step::text(request, model);
     };
-    let stored = model.stored();
+    let (stored, sampling) = (model.stored(), model.sampling.clone());
     let weights: Weights = Arc::new(Cached::new(model.checkpoint));
     if let Some(blocks) = request.blocks {
         presets::check_blocks(&request.model, blocks, config.depth)?;
@@ -115,19 +128,20 @@ pub(super) fn subject(request: &Request) -> Result<Subject, Error> {
             .expected_found(format!("multiples of {}", config.patch_size), format!("{}x{}", size[1], size[0]))
             .into());
     }
+    if request.what != Some(What::Forward) {
+        return step::dit(request, config, size, Some(sampling), Program::Weights(weights), stored);
+    }
     let module = forward_module(&config, batch, (size[0], size[1]), stored)?;
     Ok(of(module, weights, format!("{}x{}", size[1], size[0])))
 }
 
-/// A text-to-image pipeline: the first step of its sampling program, guidance included; the size is the picture's, in pixels.
-fn text_step(request: &Request, model: LoadedModel, batch: usize) -> Result<Subject, Error> {
-    let options = ProgramOptions { batch, size: request.size, ..ProgramOptions::default() };
-    let program = model.program(&options)?;
-    let step = program.module.schedule.steps.iter().flat_map(|s| &s.functions).next();
-    let function = step.map_or(FORWARD, String::as_str).to_string();
-    let [_, height, width] = program.info.image_shape.unwrap_or(program.info.latent_shape);
-    let weights = Program::Weights(Arc::new(Cached::new(model.checkpoint)));
-    Ok(Subject { module: program.module, function, program: weights, batch, size: format!("{width}x{height}") })
+/// A preset that is a network without a sampler.
+fn no_step(request: &Request) -> Result<(), Error> {
+    if request.what != Some(What::Step) {
+        return Ok(());
+    }
+    let what = Diagnostic::new("bench", format!("`{}` has no sampling program", request.model));
+    Err(what.help("measure a forward, or a step of a model folder").into())
 }
 
 /// A compiled file: `forward`, or the first step of its sampling program.
@@ -137,9 +151,17 @@ fn compiled(request: &Request) -> Result<Subject, Error> {
     file.linked()?; // a file that is missing is found before a device is opened
     let module = file.module()?;
     let step = module.schedule.steps.iter().flat_map(|s| &s.functions).next();
-    let function = step.map_or(FORWARD, String::as_str).to_string();
+    let (function, what) = match (step, request.what) {
+        (Some(step), None | Some(What::Step)) => (step.as_str(), What::Step),
+        (_, None | Some(What::Forward)) => (FORWARD, What::Forward),
+        (None, Some(What::Step)) => {
+            let error = Diagnostic::new("bench", format!("`{}` holds no sampling program", file.path));
+            return Err(error.help("its `forward` can be measured").into());
+        }
+    };
+    let function = function.to_string();
     let info = serde_json::from_value::<PipelineInfo>(file.manifest()?.pipeline).ok();
-    let (batch, size) = info.map_or((1, [0, 0]), |i| (i.batch, [i.latent_shape[1], i.latent_shape[2]]));
+    let (batch, size) = info.as_ref().map_or((1, [0, 0]), |i| (i.batch, [i.latent_shape[1], i.latent_shape[2]]));
     let shaped = [request.blocks, request.tokens, request.heads, request.head_dim].iter().any(Option::is_some);
     if request.batch.is_some_and(|b| b != batch) || request.size.is_some_and(|s| s != size) || shaped {
         let what = Diagnostic::new("bench", format!("`{}` is compiled for one batch and size", file.path));
@@ -147,7 +169,9 @@ fn compiled(request: &Request) -> Result<Subject, Error> {
         return Err(what.expected_found(own, "another").help("measure the model's folder instead").into());
     }
     let size = format!("{}x{}", size[1], size[0]);
-    Ok(Subject { module, function, program: Program::File(file), batch, size })
+    let halves = if info.is_some_and(|i| i.guided.is_some()) && what == What::Step { 2 } else { 1 };
+    let images = (what == What::Step).then_some(batch);
+    Ok(Subject { what, module, function, program: Program::File(file), batch: batch * halves, images, size })
 }
 
 /// If it is no folder either, the presets are what was meant.

@@ -54,7 +54,7 @@ fn explain(out: &mut String, manifest: &Manifest, function: &PlanFunction, origi
     }
 }
 
-/// Bytes of tensors that are no weights, read and written by all dispatches of a function.
+/// Bytes of tensors read and written by all dispatches of a function, but for weights and what `prepare` makes of them.
 pub fn activation_bytes(function: &PlanFunction) -> u64 {
     function.dispatches.iter().map(|d| d.bytes.saturating_sub(d.weight_bytes)).sum()
 }
