@@ -133,7 +133,7 @@ struct Compiler<'m> {
     weight_tensors: Vec<TensorId>,
     readers: Vec<BTreeSet<Residence>>,
     /// What is the same in every run: weights, and what `prepare` makes of them.
-    constant: BTreeSet<TensorId>,
+    fixed: BTreeSet<TensorId>,
     /// Weights that lie one behind the other.
     joins: Joins,
     constants: BTreeMap<u32, Vec<u8>>,
@@ -177,7 +177,7 @@ impl<'m> Compiler<'m> {
             weights: Vec::new(),
             weight_places: Vec::new(),
             weight_tensors: Vec::new(),
-            constant: BTreeSet::new(),
+            fixed: BTreeSet::new(),
             readers: Vec::new(),
             joins: Joins::of(module),
             constants: BTreeMap::new(),
@@ -204,7 +204,7 @@ impl<'m> Compiler<'m> {
             return Err(Failure::Refused(Diagnostics(errors)));
         }
         let prepared_values = self.names.outputs[0].values();
-        self.constant = self.weight_tensors.iter().chain(prepared_values).copied().collect();
+        self.fixed = self.weight_tensors.iter().chain(prepared_values).copied().collect();
         let weights = self.place_weights();
         let base = weights.len() as u32;
         self.weight_buffers = base as usize;

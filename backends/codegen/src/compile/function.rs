@@ -278,7 +278,7 @@ impl<'m> Compiler<'m> {
             bytes: touches.iter().map(|t| traffic(t, &self.tensors[t.tensor])).sum(),
             weight_bytes: touches
                 .iter()
-                .filter(|t| self.constant.contains(&t.tensor))
+                .filter(|t| self.fixed.contains(&t.tensor))
                 .map(|t| traffic(t, &self.tensors[t.tensor]))
                 .sum(),
         });
