@@ -34,7 +34,7 @@ pub(super) fn dit(
     let sampling = own.map_or_else(|| sampling(&request.model, &json!({}), &config), Ok)?;
     let batch = request.batch.unwrap_or(if sampling.null_class.is_some() { 2 } else { 1 });
     let (guidance, images) = match sampling.null_class {
-        Some(null_class) if batch % 2 == 0 => (Guidance::On { guided: sampling.guided, null_class }, batch / 2),
+        Some(null_class) if batch.is_multiple_of(2) => (Guidance::On { guided: sampling.guided, null_class }, batch / 2),
         Some(_) | None => (Guidance::Off, batch),
     };
     let module = sampling_module(&request.model, &Dit(&config), &sampling.sampler, guidance, images, stored)?;
@@ -54,7 +54,7 @@ pub(super) fn text(request: &Request, model: LoadedModel) -> Result<Subject, Err
     let one = model.program(&options)?;
     let halves = if one.info.guided.is_some() { 2 } else { 1 };
     let batch = request.batch.unwrap_or(halves);
-    let guidance = batch % halves == 0;
+    let guidance = batch.is_multiple_of(halves);
     let images = if guidance { batch / halves } else { batch };
     let program = if images == 1 && guidance {
         one
