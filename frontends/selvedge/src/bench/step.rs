@@ -34,7 +34,9 @@ pub(super) fn dit(
     let sampling = own.map_or_else(|| sampling(&request.model, &json!({}), &config), Ok)?;
     let batch = request.batch.unwrap_or(if sampling.null_class.is_some() { 2 } else { 1 });
     let (guidance, images) = match sampling.null_class {
-        Some(null_class) if batch.is_multiple_of(2) => (Guidance::On { guided: sampling.guided, null_class }, batch / 2),
+        Some(null_class) if batch.is_multiple_of(2) => {
+            (Guidance::On { guided: sampling.guided, null_class }, batch / 2)
+        }
         Some(_) | None => (Guidance::Off, batch),
     };
     let module = sampling_module(&request.model, &Dit(&config), &sampling.sampler, guidance, images, stored)?;
