@@ -66,7 +66,7 @@ pub struct Options {
     pub optimizer: Optimizer,
     /// What the cost model knows of the device.
     pub rates: Rates,
-    /// Composites that the model wrote stay whole, for whoever has kernels for them; else rules find them again.
+    /// Composites that the model wrote stay whole, for a device that has kernels for them and no use for what rules find.
     pub whole: bool,
     /// Bytes that weights joined for one product may have; absent where joined weights would be copied.
     pub joined_bytes: Option<usize>,

@@ -514,8 +514,8 @@ pub(crate) fn passes(settings: &Settings, target: &Target, placing: Placing) -> 
     };
     // First: what the other passes see is what will be stored.
     let store = settings.dtype.map(|dtype| Box::new(StoreWeights { dtype }) as Box<dyn Pass>);
-    // Host and code generator have kernels for composites, and expand those that have none.
-    let whole = settings.optimizer != Optimizer::None;
+    // For a plan the rules find composites again, and may find something cheaper; the host has a kernel for each as it is.
+    let whole = settings.optimizer != Optimizer::None && placing == Placing::OneByOne;
     let joined_bytes = match placing {
         Placing::ByPlan => Some(usize::try_from(target.max_binding_bytes).unwrap_or(usize::MAX)),
         Placing::OneByOne => None,

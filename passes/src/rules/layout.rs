@@ -3,7 +3,7 @@
 use super::words::{Viewed, find, in_f32, number, others};
 use crate::canonical_contract::inserted;
 use crate::saturate::{Bindings, Classes, Id, Match, Phase, Refusal, Rule, Term};
-use selvedge_ir::ops::{Broadcast, Concat, Map, Reduce, Reshape, Slice, Transpose};
+use selvedge_ir::ops::{Broadcast, Concat, Map, Reduce, Reshape, Slice, Softmax, Transpose};
 use selvedge_ir::scalar::Binary;
 use selvedge_ir::{Op, OpKind, Shape};
 
@@ -242,7 +242,7 @@ fn map_of_broadcasts(classes: Classes, root: Id, op: &Op, args: &[Id]) -> Result
     // An axis that is repeated in all of them is repeated in the result.
     let varies = |(b, id): &(Broadcast, Id), axis: usize| {
         let extents = classes.ty(*id).shape.sizes();
-        b.axes.iter().position(|&a| a == axis).is_some_and(|i| extents[i] == sizes[axis] && sizes[axis] != 1)
+        b.axes.iter().position(|&a| a == axis).is_some_and(|i| extents[i] == sizes[axis])
     };
     let kept: Vec<usize> = (0..sizes.len()).filter(|&a| views.iter().any(|v| varies(v, a))).collect();
     if kept.iter().map(|&a| sizes[a]).product::<usize>() >= sizes.iter().product() {
@@ -306,6 +306,18 @@ fn moved() -> Vec<Rule> {
             |m| {
                 let view = Broadcast { shape: m.attr("s"), axes: m.attr("a") };
                 Ok(transposed_broadcast(m.classes, &view, m.id("x"), &m.attr::<Vec<usize>>("p")))
+            },
+        ),
+        rule(
+            "softmax-of-unit-axes",
+            "unit axes put in before a softmax can be put in after it",
+            &["(softmax ?axis (reshape ?s ?x))"],
+            |m| {
+                let (axis, s): (usize, Shape) = (m.attr("axis"), m.attr("s"));
+                let places = inserted(&m.ty("x").shape, &s).ok_or("not only unit axes")?;
+                let axis = places.iter().position(|&i| i == axis).ok_or("along an axis that was put in")?;
+                let weights = Term::op(Softmax { axis }, [m.term("x")]);
+                Ok(Viewed { term: weights, sizes: m.sizes("x") }.reshape(&s.sizes()).term)
             },
         ),
         rule(
