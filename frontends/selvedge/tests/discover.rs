@@ -6,7 +6,8 @@ use selvedge_import::cases;
 use selvedge_ir::{Interpreter, Module, OpKind, Tensor};
 use selvedge_passes::saturate::{Rates, Saturate, Strategy};
 use selvedge_passes::{
-    CanonicalContract, Canonicalize, DeadCode, ExpandComposites, FoldConstants, MergeMaps, Notes, Options, Pass, SplitMaps,
+    CanonicalContract, Canonicalize, DeadCode, ExpandComposites, FoldConstants, MergeMaps, Notes, Options, Pass,
+    SplitMaps,
 };
 use std::path::Path;
 
