@@ -79,6 +79,9 @@ pub struct RunOutput {
     pub trace: BTreeMap<String, Vec<Tensor>>,
 }
 
+/// Values by name.
+pub type Names = BTreeMap<String, Arc<Tensor>>;
+
 /// Evaluates a module. Symbols must have been specialised, and the module verified.
 pub struct Interpreter<'a> {
     pub(crate) module: &'a Module,

@@ -2,15 +2,11 @@
 
 use crate::diag::Diagnostic;
 use crate::func::Target;
-use crate::interp::{Interpreter, Run, RunOutput, States};
+use crate::interp::{Interpreter, Names, Run, RunOutput, States};
 use crate::module::StepLoop;
 use crate::shape::{Shape, TensorType, strides};
 use crate::tensor::{Data, Tensor};
-use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// Values by name.
-type Names = BTreeMap<String, Arc<Tensor>>;
 
 impl Interpreter<'_> {
     /// Runs the schedule; `progress(k)` is called after step k.
@@ -20,6 +16,19 @@ impl Interpreter<'_> {
     /// # Errors
     /// Codes I1 to I7: everything that can be said before the first function runs is said then.
     pub fn run(&self, run: &Run, progress: &mut dyn FnMut(usize)) -> Result<RunOutput, Diagnostic> {
+        self.run_conditioned(run, None, progress).map(|(output, _)| output)
+    }
+    /// As [`Interpreter::run`]; gives also what `condition` gave. If that is `given`, from a run with the same inputs of it, it is not
+    /// run again.
+    ///
+    /// # Errors
+    /// As [`Interpreter::run`].
+    pub fn run_conditioned(
+        &self,
+        run: &Run,
+        given: Option<&Names>,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<(RunOutput, Names), Diagnostic> {
         let schedule = &self.module.schedule;
         if schedule.is_empty() {
             return Err(Diagnostic::new("I1", format!("module @{} has no schedule", self.module.name))
@@ -49,7 +58,10 @@ impl Interpreter<'_> {
             prepared = self.stage(name, &[], &mut states)?;
         }
         if let Some(name) = &schedule.condition {
-            conditioned = self.stage(name, &[&prepared, &inputs], &mut states)?;
+            conditioned = match given {
+                Some(given) => given.clone(),
+                None => self.stage(name, &[&prepared, &inputs], &mut states)?,
+            };
         }
         let mut carried = Names::new();
         if let Some(steps) = &schedule.steps {
@@ -96,11 +108,11 @@ impl Interpreter<'_> {
             Some(name) => {
                 outputs.extend(self.stage(name, &[&carried, &conditioned, &prepared, &inputs], &mut states)?);
             }
-            None if schedule.steps.is_none() => outputs = conditioned,
+            None if schedule.steps.is_none() => outputs = conditioned.clone(),
             None => {}
         }
         output.outputs = outputs.into_iter().map(|(n, t)| (n, Arc::unwrap_or_clone(t))).collect();
-        Ok(output)
+        Ok((output, conditioned))
     }
     /// Steps name functions that exist, and tables have a row for each.
     fn check_steps(&self, steps: &StepLoop, run: &Run) -> Result<(), Diagnostic> {

@@ -62,6 +62,15 @@ pub trait Pass {
         let _ = notes;
         self.run(module)
     }
+    /// Names of parts that it can do without, such as its rules: for finding the one at fault.
+    fn parts(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
+    /// The pass with those of its parts that `keep` wants; `None` if it has none.
+    fn with_parts(&self, keep: &dyn Fn(&str) -> bool) -> Option<Box<dyn Pass>> {
+        let _ = keep;
+        None
+    }
 }
 
 /// What passes tell besides the module.

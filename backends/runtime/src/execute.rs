@@ -26,7 +26,7 @@ impl Session {
     }
 
     /// Brings the weights of the stage that runs a function.
-    fn enter_for(&mut self, function: &str) -> Result<(), RuntimeError> {
+    pub(crate) fn enter_for(&mut self, function: &str) -> Result<(), RuntimeError> {
         let Some(schedule) = &self.plan.schedule else { return Ok(()) };
         let is = |name: &Option<String>| name.as_deref() == Some(function);
         let stage = match () {

@@ -4,7 +4,7 @@ use crate::error::RuntimeError;
 use crate::host::{HostData, HostTensor, Tensors};
 use crate::load::Session;
 use crate::run::RunRequest;
-use selvedge_bundle::manifest::{Access, PlanSchedule, Region};
+use selvedge_bundle::manifest::{Access, PlanSchedule, Region, Stage};
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -106,6 +106,7 @@ impl Session {
         self.prepare()?;
         let ports = self.plan.functions[index].inputs.clone();
         self.write_inputs(&ports.iter().collect::<Vec<_>>(), inputs)?;
+        self.enter_for(function)?;
         self.step_through(index)
     }
 
@@ -120,16 +121,19 @@ impl Session {
         if !self.clear_arena()? {
             return Ok(None);
         }
-        if let Some(name) = &schedule.prepare
-            && let Some(found) = self.step_through(self.function_index(name)?)?
-        {
-            return Ok(Some(found));
+        for (stage, name) in [(Stage::Prepare, &schedule.prepare), (Stage::Condition, &schedule.condition)] {
+            if stage == Stage::Condition {
+                self.begin(schedule, request)?;
+            }
+            let Some(name) = name else { continue };
+            self.enter(stage)?;
+            if let Some(found) = self.step_through(self.function_index(name)?)? {
+                return Ok(Some(found));
+            }
+            self.leave(stage)?;
         }
-        self.begin(schedule, request)?;
-        if let Some(name) = &schedule.condition
-            && let Some(found) = self.step_through(self.function_index(name)?)?
-        {
-            return Ok(Some(found));
+        if !schedule.steps.is_empty() {
+            self.enter(Stage::Steps)?;
         }
         let stop = match replay {
             Replay::Step(step) => step,
@@ -149,7 +153,10 @@ impl Session {
             }
         }
         match &schedule.decode {
-            Some(name) => self.step_through(self.function_index(name)?),
+            Some(name) => {
+                self.enter(Stage::Decode)?;
+                self.step_through(self.function_index(name)?)
+            }
             None => Ok(None),
         }
     }

@@ -42,5 +42,5 @@ pub use host::{HostData, HostTensor, Tensors};
 pub use load::{LoadOptions, Memory, Progress, Session, Stage};
 pub use profile::{Bench, DispatchTime, Profile};
 pub use residency::Refill;
-pub use run::{Checkpoint, RunRequest, RunResult, StepReport};
+pub use run::{Checkpoint, Condition, RunRequest, RunResult, StepReport};
 pub use selftest::self_test;

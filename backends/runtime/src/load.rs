@@ -23,8 +23,7 @@ pub struct LoadOptions<'o> {
     pub trusted: bool,
     /// Dispatch every kernel once, so that drivers that compile at the first dispatch do it now, with progress.
     pub warm_up: bool,
-    /// Hold the weights that one stage alone reads only while it runs; this gives them whenever it does. Such a session warms nothing
-    /// up, and a run that turns sick is not run again to name the kernel.
+    /// Hold the weights that one stage alone reads only while it runs; this gives them whenever it does.
     pub staged: Option<Refill>,
     /// Where linked weights come from; without it a bundle with links is an error.
     pub linked: Option<Linked<'o>>,
@@ -179,6 +178,9 @@ impl Session {
         };
         if let Some(refill) = options.staged.clone().filter(|_| staged) {
             session.staged = Some(Staged { refill, layouts, present: Vec::new(), peak: 0 });
+            if options.warm_up {
+                session.warm_up(progress)?;
+            }
         }
         session.prepare()?;
         Ok(session)

@@ -171,7 +171,7 @@ fn group_of<'g>(plan: &Plan, groups: &'g [Vec<wgpu::BindGroup>], kernel: usize) 
 }
 
 /// Dispatches one workgroup and waits.
-fn run_once(
+pub(crate) fn run_once(
     gpu: &Gpu,
     name: &str,
     pipeline: &wgpu::ComputePipeline,

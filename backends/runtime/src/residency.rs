@@ -1,10 +1,11 @@
 //! Weights that are on the device only while the stage that reads them runs.
 
 use crate::error::RuntimeError;
-use crate::load::Session;
-use crate::pipelines::{Layouts, function_groups};
+use crate::load::{Progress, Session, Stage as Doing};
+use crate::pipelines::{Layouts, function_groups, run_once};
 use crate::transfer::{Upload, new_buffer};
-use selvedge_bundle::manifest::{ALIGN, Buffer, Stage};
+use selvedge_bundle::manifest::{ALIGN, Buffer, Kernel, Stage};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Gives the bytes of a weight (by its index in the manifest) again, or says why it cannot.
@@ -43,18 +44,25 @@ impl Session {
 
     /// Brings a stage's weights to the device, if they are not there; others' are freed first.
     pub(crate) fn enter(&mut self, stage: Stage) -> Result<(), RuntimeError> {
-        let Some(staged) = &self.staged else { return Ok(()) };
-        if staged.present.contains(&stage) {
+        if self.staged.as_ref().is_none_or(|s| s.present.contains(&stage)) {
             return Ok(());
         }
-        for other in staged.present.clone() {
+        self.allocate(stage)?;
+        self.upload(stage).or_else(|error| {
+            self.leave(stage)?; // or it would count as there
+            Err(error)
+        })
+    }
+
+    /// Makes a stage's buffers, of zeros, and its bind groups; others' are freed first.
+    fn allocate(&mut self, stage: Stage) -> Result<(), RuntimeError> {
+        for other in self.staged.as_ref().map_or(Vec::new(), |s| s.present.clone()) {
             self.leave(other)?;
         }
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         for (i, buffer) in self.plan.buffers.iter().enumerate().filter(|(_, b)| b.stage == Some(stage)) {
             self.buffers[i] = new_buffer(&self.gpu, &buffer.label, buffer.bytes, usage)?;
         }
-        self.upload(stage)?;
         for function in self.functions_of(stage)? {
             let Some(staged) = &self.staged else { return Ok(()) };
             self.groups[function] = function_groups(&self.gpu, &self.plan, function, &staged.layouts, &self.buffers)?;
@@ -65,6 +73,28 @@ impl Session {
         let allocated = self.allocated();
         if let Some(staged) = &mut self.staged {
             staged.peak = staged.peak.max(allocated);
+        }
+        Ok(())
+    }
+
+    /// Dispatches each kernel once with one workgroup, stage by stage, on weights of zeros: drivers that compile at the first dispatch do
+    /// it now, within the planned memory. For a session that has not run yet (see [`crate::pipelines::create_pipelines`]).
+    pub(crate) fn warm_up(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<(), RuntimeError> {
+        let key = |kernel: &Kernel| (kernel.hash.clone(), kernel.bindings.clone());
+        let all: HashSet<_> = self.plan.dispatches().map(|d| key(&self.kernels[d.kernel as usize])).collect();
+        let (total, mut done) = (all.len() as u64, HashSet::new());
+        for stage in Stage::ALL {
+            self.allocate(stage)?;
+            for function in self.functions_of(stage)? {
+                for (dispatch, group) in self.plan.functions[function].dispatches.iter().zip(&self.groups[function]) {
+                    let kernel = &self.kernels[dispatch.kernel as usize];
+                    if done.insert(key(kernel)) {
+                        run_once(&self.gpu, &kernel.name, self.pipeline(dispatch.kernel), group)?;
+                        progress(Progress { stage: Doing::WarmUp, done: done.len() as u64, total });
+                    }
+                }
+            }
+            self.leave(stage)?;
         }
         Ok(())
     }

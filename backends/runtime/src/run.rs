@@ -8,6 +8,7 @@ use crate::load::Session;
 use crate::transfer::{Reading, Upload, new_buffer};
 use selvedge_bundle::manifest::{PlanSchedule, Port, Stage};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// Submits that may be under way at once: the host encodes a step while the device computes the one before.
 const IN_FLIGHT: usize = 2;
@@ -29,6 +30,20 @@ pub struct RunRequest {
     pub locate: bool,
     /// Goes on from here instead of from the first step.
     pub resume: Option<Checkpoint>,
+    /// Where the outputs of `condition` come from.
+    pub condition: Condition,
+}
+
+/// Where a run has the outputs of `condition` from.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub enum Condition {
+    /// It is run.
+    #[default]
+    Run,
+    /// It is run, and what it gives is read back: [`RunResult::conditioned`].
+    Keep,
+    /// It is not run: this is what it gave when its inputs were the same.
+    Given(Arc<Tensors>),
 }
 
 /// A run after some of its steps, on the host: what [`Session::checkpoint`] gives when a device was lost.
@@ -58,6 +73,7 @@ impl Default for RunRequest {
             health: Health::EachStep,
             locate: true,
             resume: None,
+            condition: Condition::Run,
         }
     }
 }
@@ -80,6 +96,8 @@ pub struct RunResult {
     pub outputs: Tensors,
     /// The traced values of each step.
     pub trace: Vec<Tensors>,
+    /// What `condition` gave, if that is to be kept.
+    pub conditioned: Tensors,
 }
 
 /// A step that was submitted.
@@ -117,7 +135,7 @@ impl Session {
         self.held = request.resume.clone();
         let mut trace = request.resume.as_ref().map_or(Vec::new(), |held| held.trace.clone());
         match self.stages(&schedule, request, &mut trace, on_step).map_err(|e| self.gpu.or_lost(e)) {
-            Ok(outputs) => Ok(RunResult { outputs, trace }),
+            Ok((outputs, conditioned)) => Ok(RunResult { outputs, trace, conditioned }),
             Err(lost @ RuntimeError::DeviceLost(_)) => {
                 if let Some(held) = &mut self.held {
                     trace.truncate(held.step);
@@ -125,9 +143,7 @@ impl Session {
                 }
                 Err(lost)
             }
-            Err(RuntimeError::Sick { stage, step, value, count, total, first: None })
-                if request.locate && self.staged.is_none() =>
-            {
+            Err(RuntimeError::Sick { stage, step, value, count, total, first: None }) if request.locate => {
                 self.explain(&schedule, request, RuntimeError::Sick { stage, step, value, count, total, first: None })
             }
             Err(error) => Err(error),
@@ -140,26 +156,44 @@ impl Session {
         self.held.as_ref()
     }
 
-    /// From the inputs to the outputs.
+    /// From the inputs to the outputs; and what `condition` gave, if that is to be kept.
     fn stages(
         &mut self,
         schedule: &PlanSchedule,
         request: &RunRequest,
         trace: &mut Vec<Tensors>,
         on_step: &mut dyn FnMut(StepReport<'_>),
-    ) -> Result<Tensors, RuntimeError> {
+    ) -> Result<(Tensors, Tensors), RuntimeError> {
         self.begin(schedule, request)?;
+        let mut conditioned = Tensors::new();
         if let Some(name) = &schedule.condition {
-            self.enter(Stage::Condition)?;
-            self.run_function(self.function_index(name)?)?;
-            self.leave(Stage::Condition)?;
+            let index = self.function_index(name)?;
+            match &request.condition {
+                Condition::Given(values) => self.give(index, values)?,
+                how @ (Condition::Run | Condition::Keep) => {
+                    self.enter(Stage::Condition)?;
+                    self.run_function(index)?;
+                    self.leave(Stage::Condition)?;
+                    if *how == Condition::Keep {
+                        conditioned = self.read_ports(&self.plan.functions[index].outputs.clone())?;
+                    }
+                }
+            }
         }
         if let Some(held) = &request.resume {
             self.write_inputs(&schedule.carry.iter().collect::<Vec<_>>(), &held.carry)?;
             self.write_inputs(&schedule.states.iter().collect::<Vec<_>>(), &held.states)?;
         }
         self.step_all(schedule, request, trace, on_step)?;
-        self.finish(schedule, request)
+        Ok((self.finish(schedule, request)?, conditioned))
+    }
+
+    /// Leaves a function's outputs as if it had run and given these.
+    fn give(&mut self, function: usize, values: &Tensors) -> Result<(), RuntimeError> {
+        self.write_inputs(&self.plan.functions[function].outputs.iter().collect::<Vec<_>>(), values)?;
+        let mut encoder = self.encoder("what is known");
+        self.encode_copies(&mut encoder, function);
+        self.gpu.submit(Some(encoder.finish()), "writing what is known").map(|_| ())
     }
 
     /// Names the step and the first dispatch of a sick run, as far as another run shows them.

@@ -75,9 +75,6 @@ pub fn run(args: &Args) -> Result<Outcome, Error> {
     let source = Opened::open(&args.model)?.source_with(wanted, args.sampler.as_deref())?;
     let options = Options { target, dump: args.dump.clone(), settings: args.optimizer.settings() };
     let mut compiled = source.compile(&options)?;
-    if let Some(budget) = options.settings.max_memory {
-        selvedge::memory::fit(compiled.manifest(), Some(budget), Default::default())?;
-    }
     if let Some(gpu) = gpu {
         let bars = Bars::default();
         let (tuned, found) = tune::tune(&gpu, compiled, args.tune.tune.unwrap_or(Level::Off), &mut |e| bars.event(&e))?;

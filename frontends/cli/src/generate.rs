@@ -140,7 +140,7 @@ pub fn generate(model: &str, args: &OrderArgs, sampler: Option<&str>, settings: 
         None => png(&grid(&images))?,
     };
     output.write(&written)?;
-    report(args, &info, &device, &session, prepared, started, count);
+    report(args, &info, &device, &mut session, prepared, started, count);
     Ok(Outcome::Done)
 }
 
@@ -185,7 +185,7 @@ fn report(
     args: &OrderArgs,
     info: &PipelineInfo,
     device: &Device,
-    session: &Session,
+    session: &mut Session,
     prepared: std::time::Duration,
     started: Instant,
     count: usize,
@@ -199,7 +199,7 @@ fn report(
                 "model": info.name, "device": device.name(), "output": path, "count": count, "seed": args.seed, "steps": steps,
                 "guidance": args.guidance.unwrap_or(info.default_guidance_scale),
                 "prepare_seconds": prepared.as_secs_f64(), "seconds": started.elapsed().as_secs_f64(),
-                "peak_bytes": session.peak_bytes(),
+                "peak_bytes": session.peak_bytes(), "condition_runs": session.conditions_run(),
             })
         );
     } else {

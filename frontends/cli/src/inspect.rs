@@ -9,12 +9,15 @@ use serde_json::Value;
 pub struct Args {
     /// A model folder, a compiled file, a shipped model's name (`digits`), or a preset of `bench`.
     model: String,
-    /// Images made by one run, for the planned memory (models only).
-    #[arg(long, default_value_t = 1)]
-    batch: usize,
-    /// Size of a preset's picture in pixels.
+    /// Images made by one run, for the planned memory; 1 if absent.
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
+    /// Size of the picture in pixels; the model's own if absent.
     #[arg(long, value_name = "WxH")]
     size: Option<Size>,
+    /// Tokens of a prompt in T5, padding counted; the pipeline's default if absent.
+    #[arg(long, value_name = "N")]
+    max_sequence_length: Option<usize>,
     #[command(flatten)]
     optimizer: OptimizerArg,
     /// Print one JSON object on stdout.
@@ -24,7 +27,8 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<Outcome, Error> {
     let size = args.size.map(|s| [s.height, s.width]);
-    let request = Request { batch: Some(args.batch), size, settings: args.optimizer.settings() };
+    let (batch, text_tokens) = (args.batch, args.max_sequence_length);
+    let request = Request { batch, size, text_tokens, settings: args.optimizer.settings() };
     let facts = selvedge::inspect::inspect_named(&args.model, &request)?;
     if args.json {
         out!("{facts}");

@@ -79,6 +79,57 @@ fn a_compiled_file_reads_prompts_alone() {
 }
 
 #[test]
+fn a_prompt_is_read_once_for_all_its_pictures() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let (bundle, out) = (text(&folder.path().join("sd3.selvedge")), text(&folder.path().join("a.png")));
+    let length = ["--max-sequence-length", "20"];
+    let source = text(&fixture("pipeline-sd3"));
+    selvedge(&[&["compile", &source, "-o", &bundle, "--size", "32x32"], &length[..]].concat()).ok();
+    let run = |more: &[&str]| {
+        let args = ["run", &bundle, "--json", "-o", &out, "--negative-prompt", "bad"];
+        selvedge(&[&args, &SMALL[..], more].concat()).ok().json()["condition_runs"].clone()
+    };
+    assert_eq!(run(&["--prompt", "a red cat", "-n", "4"]), 1);
+    assert_eq!(run(&["--prompt", "a red cat", "--prompt", "a blue cat", "-n", "4"]), 2);
+    // The pictures are those of one batch.
+    let asked = ["--prompt", "a red cat", "-n", "3"];
+    let one_by_one = latents(&[&["run", &bundle], &asked[..], &SMALL].concat());
+    let together = latents(&[&["generate", &source], &asked[..], &SMALL, &length].concat());
+    let close = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-4 * (1.0 + b.abs());
+    assert!(one_by_one.len() == together.len() && one_by_one.iter().zip(&together).all(close));
+}
+
+#[test]
+fn what_a_pipeline_takes_is_told_by_component() {
+    let model = text(&fixture("pipeline-sd3"));
+    let inspect = |more: &[&str]| selvedge(&[&["inspect", &model, "--json"], more].concat()).ok().json();
+    let small = inspect(&["--size", "32x32", "--max-sequence-length", "20"]);
+    let large = inspect(&["--size", "64x32", "--batch", "2", "--max-sequence-length", "20"]);
+    for (name, what, stage) in [
+        ("text_encoder", "CLIP text encoder", "condition"),
+        ("text_encoder_2", "CLIP text encoder", "condition"),
+        ("text_encoder_3", "T5 encoder", "condition"),
+        ("transformer", "SD3 MM-DiT", "step"),
+        ("vae", "AutoencoderKL", "decode"),
+    ] {
+        let of = |facts: &serde_json::Value| facts["components"][name].clone();
+        assert!(of(&small)["what"].as_str().is_some_and(|w| w.starts_with(what)), "{}", of(&small));
+        assert!(of(&small)["parameters"].as_u64() > Some(0) && of(&small)["dtypes"].is_object(), "{}", of(&small));
+        let work = |facts: &serde_json::Value| of(facts)["gflop"][stage].as_f64().expect("it works in this stage");
+        match stage {
+            "condition" => assert_eq!(work(&large), work(&small), "{name}: the text is the same"),
+            _ => assert!(work(&large) > 2.0 * work(&small), "{name}"),
+        }
+    }
+    let total: f64 = small["components"].as_object().expect("by name").values().filter_map(|c| c["gflop"]["step"].as_f64()).sum();
+    assert!((total - small["gflop"]["step"].as_f64().expect("a step")).abs() < 1e-9, "{small}");
+    let peak = |facts: &serde_json::Value| facts["memory"]["planned_peak_bytes"].as_u64().expect("a plan");
+    assert!(peak(&large) > peak(&small));
+    assert_eq!((&large["size"], &large["batch"]), (&"64x32".into(), &2.into()));
+    selvedge(&["inspect", &model, "--size", "30x32"]).refused(2, &["30x32", "multiples of 8"]);
+}
+
+#[test]
 fn prompt_negative_prompt_seed_and_latents_matter() {
     let model = text(&fixture("pipeline-pixart-sigma"));
     let run =

@@ -266,16 +266,16 @@ impl Compiled {
         let ty = declared(&self.module, &weight.name).map_err(|e| e.to_string())?;
         bundle_bytes(self.weights.as_ref(), &weight.name, ty).map(Cow::into_owned).map_err(|e| e.to_string())
     }
-    /// Loads it on an adapter.
+    /// Loads it on an adapter; if it loses its device, it is loaded again in the same way.
     ///
     /// # Errors
     /// A weight that cannot be read, device trouble.
-    pub fn load(self, gpu: &Gpu, residency: Residency, events: &mut Observer) -> Result<Session, Error> {
-        let this = Arc::new(self);
-        let refill = this.clone();
+    pub fn load(self: &Arc<Self>, gpu: &Gpu, residency: Residency, events: &mut Observer) -> Result<GpuSession, Error> {
+        let refill = self.clone();
         let staged = (residency == Residency::Staged).then(|| Arc::new(move |i| refill.weight(i)) as Refill);
-        let loaded = GpuSession::load_staged(gpu, &this.bundle()?, &Default::default(), true, staged, events)?;
-        Ok(Session::gpu(loaded))
+        let session = GpuSession::load_staged(gpu, &self.bundle()?, &Default::default(), true, staged, events)?;
+        let again = self.clone();
+        Ok(session.reloading(Box::new(move |gpu| again.load(gpu, residency, &mut |_| {}))))
     }
     /// Changes the texts of kernels by their families: how tests plant bugs.
     pub(crate) fn edit_kernels(&mut self, edit: &dyn Fn(&str, String) -> String) {
@@ -443,10 +443,7 @@ pub fn session_with(
             let options = Options { settings: settings.clone(), ..Options::new(gpu.target()) };
             let budget = settings.max_memory.or_else(|| memory::available(device));
             let (compiled, residency) = memory::compile_to_fit(module, weights, pipeline, &options, budget)?;
-            if residency == Residency::Staged {
-                return compiled.load(gpu, residency, events);
-            }
-            let ready = tune::ready(gpu, compiled, events)?;
+            let ready = tune::ready(gpu, compiled, residency, events)?;
             if ready.report.measured > 0 {
                 events(Event::Note(ready.report.lines().join("\n")));
             }

@@ -1,6 +1,7 @@
 //! Adapters through the runtime: tensors in and out, errors and facts translated.
 
 use crate::cache::DeviceCache;
+use crate::conditions::Conditions;
 use crate::error::Error;
 use crate::event::{Event, Observer};
 use crate::link::LinkedFiles;
@@ -11,7 +12,7 @@ use selvedge_codegen::target::{Rates, Subgroups, Target};
 use selvedge_ir::interp::{Run, RunOutput};
 use selvedge_ir::{DType, Data, Diagnostic, Tensor, TensorType};
 use selvedge_runtime::{
-    DeviceChoice, DeviceFacts, ErrorKind, HostData, HostTensor, LoadOptions, Profile, Progress, Refill, RunRequest,
+    Condition, DeviceChoice, DeviceFacts, ErrorKind, HostData, HostTensor, LoadOptions, Profile, Progress, Refill, RunRequest,
     RuntimeError, Stage, Tensors,
 };
 use std::borrow::Cow;
@@ -107,6 +108,7 @@ pub struct GpuSession {
     /// What to do when the device is lost in the middle of a run.
     reload: Option<Reload>,
     notes: Vec<String>,
+    conditions: Conditions<Tensors>,
 }
 
 /// File of compiled pipelines in the cache.
@@ -167,7 +169,7 @@ impl GpuSession {
             cache.write(PIPELINES, &bytes);
         }
         let gpu = Gpu { inner: gpu.inner.clone(), tune: gpu.tune };
-        Ok(GpuSession { inner, gpu, reload: None, notes: Vec::new() })
+        Ok(GpuSession { inner, gpu, reload: None, notes: Vec::new(), conditions: Conditions::default() })
     }
     /// A run that loses its device goes on with a session that `reload` makes.
     pub(crate) fn reloading(mut self, reload: Reload) -> GpuSession {
@@ -181,6 +183,17 @@ impl GpuSession {
     /// The device, for tests that lose it.
     pub fn device(&self) -> &Arc<selvedge_runtime::Gpu> {
         &self.gpu.inner
+    }
+    /// What `condition` gave.
+    pub(crate) fn conditions(&mut self) -> &mut Conditions<Tensors> {
+        &mut self.conditions
+    }
+    /// Names of the inputs of `condition`; `None` if there is none, or if it may leave something in states.
+    fn conditioning(&self) -> Option<Vec<String>> {
+        let plan = self.inner.plan();
+        let schedule = plan.schedule.as_ref().filter(|s| s.states.is_empty())?;
+        let function = plan.functions.iter().find(|f| Some(&f.name) == schedule.condition.as_ref())?;
+        Some(function.inputs.iter().map(|port| port.name.clone()).collect())
     }
     /// Bytes allocated on the device for the plan.
     pub fn peak_bytes(&self) -> u64 {
@@ -198,8 +211,15 @@ impl GpuSession {
             trace: run.trace.clone(),
             ..RunRequest::default()
         };
+        let names = self.conditioning();
+        let kept = names.as_ref().filter(|_| self.conditions.kept());
+        let names = names.iter().flatten().map(String::as_str);
+        request.condition = match kept {
+            None => Condition::Run,
+            Some(_) => self.conditions.find(names.clone(), &run.inputs).map_or(Condition::Keep, Condition::Given),
+        };
         let mut losses = 0;
-        let result = loop {
+        let mut result = loop {
             match (self.inner.run(&request, &mut |report| progress(report.step)), &self.reload) {
                 (Err(RuntimeError::DeviceLost(why)), Some(reload)) if losses < LOSSES => {
                     losses += 1;
@@ -216,6 +236,16 @@ impl GpuSession {
                 (result, _) => break result.map_err(error)?,
             }
         };
+        if let Some(bytes) = match &request.condition {
+            Condition::Given(_) => None,
+            Condition::Run => self.conditioning().map(|_| 0),
+            Condition::Keep => Some(result.conditioned.values().map(|t| t.shape.iter().product::<u64>() * 4).sum()),
+        } {
+            self.conditions.runs += 1;
+            if kept.is_some() {
+                self.conditions.insert(names, &run.inputs, std::mem::take(&mut result.conditioned), bytes);
+            }
+        }
         let plan = self.inner.plan();
         let mut types = BTreeMap::new();
         let schedule = plan.schedule.iter().flat_map(|s| s.carry.iter().chain(&s.trace));

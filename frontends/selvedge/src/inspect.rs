@@ -1,17 +1,18 @@
 //! What a model or a compiled file holds, as JSON.
 
 use crate::compile::{self, Options, Report, Settings};
+use crate::components::components;
 use crate::error::Error;
 use crate::flops;
-use crate::memory::{self, Freedom, Usage};
-use crate::open::{BundleFile, Opened, Source};
+use crate::memory::{self, Residency, Usage};
+use crate::open::{BundleFile, Opened};
 use crate::presets::{self, Preset};
 use crate::target::Target;
-use crate::weights::{Random, Weights};
+use crate::weights::{Cached, Random, Weights};
 use selvedge_bundle::manifest::Manifest;
-use selvedge_import::LoadedModel;
+use selvedge_import::{LoadedModel, ProgramOptions};
 use selvedge_import::model::Architecture;
-use selvedge_ir::{Module, TensorType};
+use selvedge_ir::{Diagnostic, Module, TensorType};
 use selvedge_zoo::dit::DitConfig;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,8 +24,10 @@ use std::sync::Arc;
 pub struct Request {
     /// Images made by one run; 1 if absent.
     pub batch: Option<usize>,
-    /// Height and width of a preset's picture in pixels.
+    /// Height and width of the picture in pixels; the model's own if absent.
     pub size: Option<[usize; 2]>,
+    /// Tokens of a prompt in T5; as many as the reference pipeline takes if absent.
+    pub text_tokens: Option<usize>,
     /// How it is compiled.
     pub settings: Settings,
 }
@@ -60,27 +63,14 @@ pub fn inspect_named(name: &str, request: &Request) -> Result<Value, Error> {
 pub fn inspect(opened: Opened, request: &Request) -> Result<Value, Error> {
     match opened {
         Opened::Model(model) => inspect_model(*model, request),
-        Opened::Bundle(file) => inspect_bundle(&file),
+        Opened::Bundle(file) => {
+            if [request.batch, request.text_tokens].iter().any(Option::is_some) || request.size.is_some() {
+                let what = Diagnostic::new("inspect", format!("`{}` is compiled for one batch and size", file.path));
+                return Err(what.help("leave --batch, --size and --max-sequence-length out, or inspect the model's folder").into());
+            }
+            inspect_bundle(&file)
+        }
     }
-}
-
-/// Parts of a pipeline, by the first word of their weights' names; other weights are the transformer's.
-const PARTS: [&str; 6] = ["text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "transformer", "vae"];
-
-/// The weights of each part.
-fn components(module: &Module) -> Value {
-    let mut parts: BTreeMap<&str, Vec<(String, u64, u64)>> = BTreeMap::new();
-    for w in &module.weights {
-        let first = w.name.split('.').next().unwrap_or("");
-        let part = if PARTS.contains(&first) { first } else { "transformer" };
-        let fact = (w.ty.dtype.to_string(), w.ty.elements().unwrap_or(0) as u64, w.ty.dtype.bits() as u64);
-        parts.entry(part).or_default().push(fact);
-    }
-    parts
-        .into_iter()
-        .map(|(part, tensors)| (part.to_string(), facts(tensors.into_iter())))
-        .collect::<Map<_, _>>()
-        .into()
 }
 
 /// Work of one call of each function of the schedule.
@@ -104,15 +94,18 @@ fn inspect_model(model: LoadedModel, request: &Request) -> Result<Value, Error> 
     };
     let (name, sampling, vae) = (model.name.clone(), model.sampling.clone(), model.vae.clone());
     let files: Vec<String> = model.checkpoint.origins().iter().map(|s| s.to_string()).collect();
-    let source = Opened::Model(Box::new(model)).source(batch, None)?;
+    let wanted =
+        ProgramOptions { batch, size: request.size, text_tokens: request.text_tokens, ..ProgramOptions::default() };
+    let program = model.program(&wanted)?;
+    let [_, height, width] = program.info.image_shape.unwrap_or(program.info.latent_shape);
     let options = Options { settings: request.settings.clone(), ..Options::new(Target::portable()) };
-    let (compiled, gflop) = match &source {
-        Source::Program { program, .. } => (source.compile(&options)?, work(&program.module)),
-        Source::Bundle { .. } => (source.compile(&options)?, Value::Null),
-    };
-    memory::fit(compiled.manifest(), request.settings.max_memory, Freedom { batch, size: false })?;
+    let weights_of: Weights = Arc::new(Cached::new(model.checkpoint.clone()));
+    let (pipeline, budget) = (compile::pipeline(&program.info), request.settings.max_memory);
+    let (compiled, residency) =
+        memory::compile_to_fit(program.module.clone(), weights_of, pipeline, &options, budget)?;
     Ok(json!({
-        "kind": "model", "name": name, "family": family, "configuration": config,
+        "kind": "model", "name": name, "family": family, "batch": batch, "size": format!("{width}x{height}"),
+        "configuration": config,
         "sampling": {
             "sampler": sampling.sampler, "default_steps": sampling.default_steps,
             "default_guidance_scale": sampling.default_guidance_scale, "null_class": sampling.null_class,
@@ -121,9 +114,13 @@ fn inspect_model(model: LoadedModel, request: &Request) -> Result<Value, Error> 
         "autoencoder": vae,
         "files": files,
         "weights": weights(compiled.module()),
-        "components": components(compiled.module()),
-        "gflop": gflop,
+        "components": components(Some(&model), &program.module, compiled.module()),
+        "gflop": work(&program.module),
         "memory": usage(compiled.manifest()),
+        "residency": match residency {
+            Residency::Whole => "all weights on the device",
+            Residency::Staged => "each stage's weights on the device while it runs",
+        },
         "plan": plan(batch, &compiled.report()),
     }))
 }
@@ -145,7 +142,7 @@ fn weights(module: &Module) -> Value {
 }
 
 /// Number, bytes and dtypes of tensors given by dtype, elements and bits an element.
-fn facts(tensors: impl Iterator<Item = (String, u64, u64)>) -> Value {
+pub(crate) fn facts(tensors: impl Iterator<Item = (String, u64, u64)>) -> Value {
     let (mut count, mut parameters, mut bytes) = (0u64, 0u64, 0u64);
     let mut dtypes: BTreeMap<String, u64> = BTreeMap::new();
     for (dtype, elements, bits) in tensors {

@@ -50,6 +50,7 @@ pub mod explain;
 pub mod target;
 
 pub mod cache;
+mod conditions;
 pub mod device;
 pub mod gpu;
 pub mod host;
@@ -69,6 +70,7 @@ pub mod bisect;
 pub mod check;
 pub mod compare;
 pub mod flops;
+mod components;
 pub mod inspect;
 pub mod presets;
 pub mod selftest;

@@ -4,7 +4,7 @@ use crate::compile::{self, Compiled, Options, Settings};
 use crate::device::Device;
 use crate::error::Error;
 use crate::event::Observer;
-use crate::gpu::GpuSession;
+use crate::gpu::{Gpu, GpuSession};
 use crate::link::LinkedFiles;
 use crate::memory::{self, Freedom, Residency};
 use crate::prompt::Tokenizers;
@@ -240,17 +240,7 @@ impl BundleFile {
                 let budget = max_memory.or_else(|| memory::available(device));
                 let residency = memory::fit(bundle.manifest(), budget, Freedom::default())?;
                 selftest::check(gpu, bundle.selftests(), self.trusted)?;
-                if residency == Residency::Staged {
-                    let staged = Some(self.refill(&bundle)?);
-                    let loaded = GpuSession::load_staged(gpu, &bundle, &linked, self.trusted, staged, events)?;
-                    return Ok(Session::gpu(loaded));
-                }
-                let session = GpuSession::load(gpu, &bundle, &linked, self.trusted, events)?;
-                let (path, trusted) = (self.path.clone(), self.trusted);
-                Ok(Session::gpu(session.reloading(Box::new(move |gpu| {
-                    let file = BundleFile::open(Path::new(&path))?;
-                    GpuSession::load(gpu, &file.bundle()?, &file.linked()?, trusted, &mut |_| {})
-                }))))
+                self.load(gpu, residency, events).map(Session::gpu)
             }
             Device::Host => Ok(Session::host(self.module()?, Arc::new(weights::of_bundle(&bundle, &linked)?))),
         }
@@ -258,6 +248,17 @@ impl BundleFile {
 }
 
 impl BundleFile {
+    /// Loads it; if it loses its device, it is opened and loaded again.
+    fn load(&self, gpu: &Gpu, residency: Residency, events: &mut Observer) -> Result<GpuSession, Error> {
+        let bundle = self.bundle()?;
+        let staged = (residency == Residency::Staged).then(|| self.refill(&bundle)).transpose()?;
+        let session = GpuSession::load_staged(gpu, &bundle, &self.linked()?, self.trusted, staged, events)?;
+        let (path, trusted) = (self.path.clone(), self.trusted);
+        Ok(session.reloading(Box::new(move |gpu| {
+            let file = BundleFile { trusted, ..BundleFile::open(Path::new(&path))? };
+            file.load(gpu, residency, &mut |_| {})
+        })))
+    }
     /// Reads weights again, where they are; they are checked now.
     fn refill(&self, bundle: &Bundle<'_>) -> Result<Refill, Error> {
         enum Place {
@@ -309,15 +310,16 @@ impl Source {
             }
         }
     }
-    /// Compiles it.
+    /// Compiles it, so that it fits into the memory that the settings allow.
     ///
     /// # Errors
-    /// It is compiled already; see [`compile::compile`].
+    /// It is compiled already; see [`memory::compile_to_fit`].
     pub fn compile(&self, options: &Options) -> Result<Compiled, Error> {
         match self {
             Source::Program { program, weights, tokenizers } => {
-                let pipeline = compile::pipeline(&program.info);
-                let mut compiled = compile::compile(program.module.clone(), weights.clone(), pipeline, options)?;
+                let (module, pipeline) = (program.module.clone(), compile::pipeline(&program.info));
+                let budget = options.settings.max_memory;
+                let (mut compiled, _) = memory::compile_to_fit(module, weights.clone(), pipeline, options, budget)?;
                 tokenizers.files()?.into_iter().for_each(|(name, bytes)| compiled.add_file(&name, bytes));
                 Ok(compiled)
             }

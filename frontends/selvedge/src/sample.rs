@@ -168,6 +168,9 @@ pub fn sample(
     let size: usize = shape.iter().product();
     let (mut values, mut done) = (Vec::with_capacity(wanted * size), 0);
     events(Event::Steps { done: 0, total: total as u64 });
+    if runs.len() > 1 {
+        session.keep_conditions();
+    }
     for (run, count) in runs {
         let outputs = session.run(run, &mut |k| {
             events(Event::Steps { done: (done + k + 1) as u64, total: total as u64 });

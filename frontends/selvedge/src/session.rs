@@ -1,11 +1,12 @@
 //! Running a program on a device: one interface for the host and GPUs.
 
+use crate::conditions::Conditions;
 use crate::error::Error;
 use crate::gpu::GpuSession;
 use crate::host::Host;
 use crate::weights::Weights;
 use selvedge_ir::func::Target;
-use selvedge_ir::interp::{Interpreter, Run, RunOutput};
+use selvedge_ir::interp::{Interpreter, Names, Run, RunOutput};
 use selvedge_ir::{Diagnostic, Function, Module, Tensor};
 use std::collections::BTreeMap;
 
@@ -22,12 +23,13 @@ enum Inner {
 struct HostSession {
     module: Module,
     weights: Weights,
+    conditions: Conditions<Names>,
 }
 
 impl Session {
     /// A session on the host; the module has no symbols and has been verified.
     pub fn host(module: Module, weights: Weights) -> Session {
-        Session { inner: Inner::Host(Box::new(HostSession { module, weights })) }
+        Session { inner: Inner::Host(Box::new(HostSession { module, weights, conditions: Conditions::default() })) }
     }
     /// A session on a GPU.
     pub(crate) fn gpu(session: GpuSession) -> Session {
@@ -54,13 +56,28 @@ impl Session {
             Inner::Gpu(session) => Some(session.peak_bytes()),
         }
     }
+    /// From now on, what `condition` gives is kept on the host: a run whose prompt is that of an earlier one does not read it again.
+    /// For several runs of one request; the results are the same.
+    pub fn keep_conditions(&mut self) {
+        match &mut self.inner {
+            Inner::Host(session) => session.conditions.keep(),
+            Inner::Gpu(session) => session.conditions().keep(),
+        }
+    }
+    /// How often `condition` was run.
+    pub fn conditions_run(&mut self) -> usize {
+        match &mut self.inner {
+            Inner::Host(session) => session.conditions.runs,
+            Inner::Gpu(session) => session.conditions().runs,
+        }
+    }
     /// Runs the schedule; `progress(k)` is called after step k.
     ///
     /// # Errors
     /// Inputs that do not fit the program; device trouble.
     pub fn run(&mut self, run: &Run, progress: &mut dyn FnMut(usize)) -> Result<RunOutput, Error> {
         match &mut self.inner {
-            Inner::Host(session) => session.interpreter().run(run, progress).map_err(Error::from),
+            Inner::Host(session) => session.run(run, progress),
             Inner::Gpu(session) => session.run(run, progress),
         }
     }
@@ -83,6 +100,22 @@ impl Session {
 impl HostSession {
     fn interpreter(&self) -> Interpreter<'_> {
         Interpreter::new(&self.module, self.weights.as_ref()).kernels(&Host)
+    }
+    fn run(&mut self, run: &Run, progress: &mut dyn FnMut(usize)) -> Result<RunOutput, Error> {
+        // What a condition leaves in states cannot be given again.
+        let kept = self.conditions.kept() && self.module.states.is_empty();
+        let condition = self.module.schedule.condition.as_ref().and_then(|name| self.module.function(name));
+        let names: Vec<&str> = condition.iter().flat_map(|f| f.params()).map(|(name, _)| name).collect();
+        let given = if kept { self.conditions.find(names.iter().copied(), &run.inputs) } else { None };
+        let (output, conditioned) = self.interpreter().run_conditioned(run, given.as_deref(), progress)?;
+        if condition.is_some() && given.is_none() {
+            self.conditions.runs += 1;
+            if kept {
+                let bytes = conditioned.values().map(|t| t.ty.elements().unwrap_or(0) as u64 * 4).sum();
+                self.conditions.insert(names.into_iter(), &run.inputs, conditioned, bytes);
+            }
+        }
+        Ok(output)
     }
     fn call(&self, name: &str, inputs: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>, Error> {
         let function = self.module.function(name).ok_or_else(|| {

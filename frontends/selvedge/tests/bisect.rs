@@ -6,6 +6,7 @@ use selvedge::{Device, DeviceChoice};
 use selvedge_ir::scalar::{Binary, Body};
 use selvedge_ir::{Diagnostic, Module, Op, ops::Map};
 use selvedge_passes::Pass;
+use selvedge_passes::saturate::{Phase, Rates, Rule, Saturate, Strategy};
 use std::path::{Path, PathBuf};
 
 fn fixture(name: &str) -> PathBuf {
@@ -77,6 +78,21 @@ fn a_pass_that_changes_the_meaning_is_named() {
     assert_eq!(found[0].guilty, Guilty::Rule("planted".into()), "{}", found[0]);
     assert_eq!(found[0].operator, "map", "{}", found[0]);
     assert!(found[0].place.is_some(), "{}", found[0]);
+}
+
+#[test]
+fn a_rule_that_changes_the_meaning_is_named() {
+    // Cheaper, and wrong: extraction will take it.
+    let unsound = Rule::new("planted-tanh", "tanh x = x", Phase::Algebra, &["(map {tanh} ?x)"], |m| Ok(m.term("x")));
+    let mut suspects = Suspects::new(&Settings::default(), &Device::Host);
+    let at = suspects.passes.iter().position(|p| p.name() == "saturate").expect("it is in the pipeline");
+    let mut saturate = Saturate::new(Rates::default(), Strategy::Saturate);
+    saturate.rules.insert(saturate.rules.len() / 3, unsound);
+    suspects.passes[at] = Box::new(saturate);
+    let found = bisect(&fixture("dit-original"), &Device::Host, None, &suspects).expect("a case");
+    assert!(!found.is_empty());
+    assert_eq!(found[0].guilty, Guilty::Rule("saturate: planted-tanh".into()), "{}", found[0]);
+    assert!(found[0].to_string().contains("the rule `planted-tanh` of the pass `saturate`"), "{}", found[0]);
 }
 
 #[test]

@@ -89,7 +89,7 @@ fn staged_weights_give_the_same_and_take_what_was_planned() {
                 said = bytes;
             }
         };
-        let mut session = compile().load(adapter, residency, &mut events).expect("it loads");
+        let mut session = Arc::new(compile()).load(adapter, residency, &mut events).expect("it loads");
         for _ in 0..2 {
             let got = session.run(&run, &mut |_| {}).expect("it runs");
             for (name, want) in &want.outputs {
@@ -97,7 +97,7 @@ fn staged_weights_give_the_same_and_take_what_was_planned() {
                 assert!(distance.ok(), "{residency:?} {name}: {distance:?}");
             }
         }
-        assert_eq!((said, session.peak_bytes()), (peak, Some(peak)), "{residency:?}");
+        assert_eq!((said, session.peak_bytes()), (peak, peak), "{residency:?}");
     }
 }
 
@@ -128,15 +128,16 @@ fn decoder() -> (Module, Tensor) {
 /// The decoded picture of a module on the host or, compiled for a target, on an adapter.
 fn decoded(module: &Module, latent: &Tensor, on: Option<(&Device, &Options)>) -> Tensor {
     let inputs = BTreeMap::from([("latent".to_string(), latent.clone())]);
-    let mut session = match on {
-        None => Session::host(module.clone(), random()),
+    let outputs = match on {
+        None => Session::host(module.clone(), random()).call("decode", &inputs),
         Some((Device::Gpu(gpu), options)) => {
             let compiled = compile::compile(module.clone(), random(), Value::Null, options).expect("it compiles");
-            compiled.load(gpu, Residency::Whole, &mut |_| {}).expect("it loads")
+            let mut session = Arc::new(compiled).load(gpu, Residency::Whole, &mut |_| {}).expect("it loads");
+            session.call("decode", &inputs)
         }
         Some((Device::Host, _)) => panic!("the host takes no target"),
     };
-    session.call("decode", &inputs).expect("it runs").remove("decoded").expect("the output")
+    outputs.expect("it runs").remove("decoded").expect("the output")
 }
 
 #[test]

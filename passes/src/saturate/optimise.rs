@@ -163,6 +163,13 @@ impl Pass for Saturate {
     fn summary(&self) -> &'static str {
         "rewrites each function by the rules, and keeps the cheapest program"
     }
+    fn parts(&self) -> Vec<&'static str> {
+        self.rules.iter().map(|rule| rule.name).collect()
+    }
+    fn with_parts(&self, keep: &dyn Fn(&str) -> bool) -> Option<Box<dyn Pass>> {
+        let rules = self.rules.iter().filter(|rule| keep(rule.name)).cloned().collect();
+        Some(Box::new(Saturate { rules, ..self.clone() }))
+    }
     fn run(&self, module: Module) -> Result<Module, Diagnostic> {
         self.run_noting(module, &mut Notes::default())
     }

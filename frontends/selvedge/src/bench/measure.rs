@@ -9,6 +9,7 @@ use crate::event::{Event, Observer};
 use crate::explain;
 use crate::flops;
 use crate::gpu::{Gpu, GpuSession};
+use crate::memory::Residency;
 use crate::session::Session;
 use crate::tune;
 use crate::weights::Weights;
@@ -183,7 +184,7 @@ fn compiled(
                 compile_ms.push((name, ms));
             }
             let loading = clock.now();
-            let ready = tune::ready(gpu, compiled, watch)?;
+            let ready = tune::ready(gpu, compiled, Residency::Whole, watch)?;
             compile_ms.push(("load".to_string(), clock.now() - loading));
             let compiled = &ready.compiled;
             Ok(Side {
@@ -253,6 +254,7 @@ fn measure(request: &Request, subject: &Subject, device: &Device, sides: Vec<Sid
             gflops: flops as f64 / 1e6 / median_ms,
             compile_ms: side.compile_ms,
             plan: side.manifest.as_ref().and_then(|m| plan_facts(m, &subject.function)),
+            allocated_bytes: side.session.peak_bytes(),
             stages,
             hoisted: side.hoisted,
             tuned: side.tuned,

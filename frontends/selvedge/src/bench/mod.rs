@@ -151,6 +151,8 @@ pub struct Report {
     pub stages: Vec<StageFacts>,
     /// What hoisting took out of the step.
     pub hoisted: Option<Savings>,
+    /// Device memory that was allocated for the plan, in bytes; none on the host.
+    pub allocated_bytes: Option<u64>,
     /// What tuning found, if that was asked for.
     pub tuned: Option<tune::Report>,
     /// By kernels, if that was asked for.
@@ -207,7 +209,7 @@ impl Report {
             "spread_ms": self.spread_ms, "runs": self.runs, "gflop": self.gflop, "gflop_per_s": self.gflops,
             "compile_ms": stages,
             "dispatches": self.plan.map(|p| p.dispatches), "pipelines": self.plan.map(|p| p.pipelines),
-            "planned_peak_bytes": self.plan.map(|p| p.peak_bytes),
+            "planned_peak_bytes": self.plan.map(|p| p.peak_bytes), "allocated_bytes": self.allocated_bytes,
             "activation_bytes_moved": self.plan.map(|p| p.activation_bytes_moved),
             "tuned": self.tuned.as_ref().map(tune::Report::to_json),
             "by_kernel": self.table.as_ref().map(Table::to_json),

@@ -2,10 +2,11 @@
 //!
 //! Three comparisons, each with one suspect. The interpreter on the module as it was built, against what was recorded: a
 //! difference is the import's (a weight in the wrong place, a configuration misread, model code). The interpreter on the
-//! module after each pass, against the module before: a pass, or a rule in it. The device on the optimised module, against
+//! module after each pass, against the module before: a pass, and in saturation the rule (it is run again with fewer rules). The device on the optimised module, against
 //! the interpreter: a kernel. In each, the first value that differs is named, with its operator and the model code's line.
 
 mod calls;
+mod parts;
 mod probe;
 
 use crate::compare::{Comparison, compare};
@@ -31,7 +32,7 @@ use std::sync::Arc;
 pub enum Guilty {
     /// What made the module and its weights of the folder.
     Import,
-    /// This pass, or a rule in it.
+    /// This pass; after a colon the rule in it without which nothing differs, or the rules that are all needed.
     Rule(String),
     /// The kernel of this family.
     Kernel(String),
@@ -75,7 +76,10 @@ impl std::fmt::Display for Finding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let suspect = match &self.guilty {
             Guilty::Import => "the import, or the model code".to_string(),
-            Guilty::Rule(name) => format!("the pass `{name}`, or a rule in it"),
+            Guilty::Rule(name) => match name.split_once(": ") {
+                None => format!("the pass `{name}`"),
+                Some((pass, rules)) => format!("the rule `{rules}` of the pass `{pass}`"),
+            },
             Guilty::Kernel(name) => format!("the kernel `{name}`"),
         };
         let Comparison { rel_l2, tol, .. } = self.comparison;
@@ -243,7 +247,18 @@ impl Bench<'_> {
                 |new: &str, old: &str| Some(compare(got.get(new)?, want.get(old)?, self.tolerance)).filter(|c| !c.ok());
             let returned = probe.returned.iter().find_map(|name| differs(name, name).map(|c| (name, c)));
             if let Some((name, output)) = returned {
-                let guilty = Guilty::Rule(pass.name().to_string());
+                // The same again with some of its rules.
+                let fails = |keep: &dyn Fn(&str) -> bool| {
+                    let Some(pass) = pass.with_parts(keep) else { return Ok(false) };
+                    let probe = Probe::of_none(&pass.run(before.clone())?, &call.function)?;
+                    let got = probe.on_host(self.weights, call)?;
+                    let wrong = |name: &String| Some(!compare(got.get(name)?, want.get(name)?, self.tolerance).ok());
+                    Ok(probe.returned.iter().filter_map(wrong).any(|wrong| wrong))
+                };
+                let guilty = Guilty::Rule(match parts::needed(&pass.parts(), &fails)? {
+                    rules if rules.is_empty() => pass.name().to_string(),
+                    rules => format!("{}: {}", pass.name(), rules.join(" with ")),
+                });
                 let first = probe.values.iter().enumerate().find_map(|(at, value)| {
                     let same = old.alike(value)?;
                     differs(&value.port, &same.port).map(|c| (at, c))

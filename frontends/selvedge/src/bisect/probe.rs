@@ -61,6 +61,10 @@ impl Probe {
             f.op(id).is_none_or(|(op, _)| !matches!(op.class(), OpClass::Leaf | OpClass::View))
         })
     }
+    /// Nothing but the outputs.
+    pub fn of_none(module: &Module, function: &str) -> Result<Probe, Error> {
+        Probe::new(module, function, |_, _| false)
+    }
     /// The values that dispatches with these labels store; the module is [`Probe::named`].
     pub fn of_labels(module: &Module, function: &str, labels: &[&str]) -> Result<Probe, Error> {
         Probe::new(module, function, |_, id| labels.iter().any(|l| stem(l) == format!("{MARK}{}", id.0)))

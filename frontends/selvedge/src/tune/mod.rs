@@ -14,6 +14,7 @@ use crate::compile::Compiled;
 use crate::error::Error;
 use crate::event::{Event, Observer};
 use crate::gpu::{Gpu, GpuSession};
+use crate::memory::Residency;
 use crate::selftest;
 use measure::{Inputs, Trial};
 use selvedge_codegen::Choices;
@@ -116,38 +117,37 @@ pub struct Ready {
     pub report: Report,
 }
 
-/// Loads a program that was compiled with the defaults, as the adapter's level of tuning says (see [`Gpu::tuned`]). A winner of
-/// the cache with which it does not compile or load is dropped, named in a note, and replaced by the default.
+/// Loads a program that was compiled with the defaults, as the adapter's level of tuning says (see [`Gpu::tuned`]). Candidates
+/// are measured with all weights on the device, so nothing is measured for a program that has them stage by stage. A winner of the cache with which it does not compile or load is dropped, named in a note, and replaced by the default.
 ///
 /// # Errors
 /// The program does not load with the defaults either; device trouble.
-pub fn ready(gpu: &Gpu, compiled: Compiled, events: &mut Observer) -> Result<Ready, Error> {
+pub fn ready(gpu: &Gpu, compiled: Compiled, residency: Residency, events: &mut Observer) -> Result<Ready, Error> {
     let (compiled, report) = match gpu.tune() {
         Some(Level::Off) => (compiled, Report::default()),
+        Some(Level::Quick | Level::Full) if residency == Residency::Staged => {
+            let why = "kernels are not measured: that takes all weights on the device, and the memory is too small for them";
+            events(Event::Note(format!("{why}; winners of earlier measurements are used")));
+            (cached(gpu, compiled, events)?, Report::default())
+        }
         Some(level) => tune(gpu, compiled, level, events)?,
         None => (cached(gpu, compiled, events)?, Report::default()),
     };
     let tests = compiled.self_tests()?;
     selftest::check(gpu, tests.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())), true)?;
-    let load = |compiled: &Compiled, events: &mut Observer| {
-        GpuSession::load(gpu, &compiled.bundle()?, &Default::default(), true, events)
-    };
+    let load = |compiled: &Arc<Compiled>, events: &mut Observer| compiled.load(gpu, residency, events);
+    let compiled = Arc::new(compiled);
     let (compiled, session) = match load(&compiled, events) {
         Err(Error::Device(_)) if !chosen(&compiled).is_empty() => {
-            let attempt = |choices: &Choices| load(&compiled.again(choices)?, &mut |_| {}).map(|_| ());
+            let attempt = |choices: &Choices| load(&Arc::new(compiled.again(choices)?), &mut |_| {}).map(|_| ());
             let (good, bad) = sift(chosen(&compiled), attempt);
             forget(&DeviceCache::of(gpu), &bad, events);
-            let compiled = compiled.again(&good)?;
+            let compiled = Arc::new(compiled.again(&good)?);
             let session = load(&compiled, events)?;
             (compiled, session)
         }
         session => (compiled, session?),
     };
-    let compiled = Arc::new(compiled);
-    let again = compiled.clone();
-    let session = session.reloading(Box::new(move |gpu| {
-        GpuSession::load(gpu, &again.bundle()?, &Default::default(), true, &mut |_| {})
-    }));
     Ok(Ready { compiled, session, report })
 }
 
