@@ -121,7 +121,8 @@ fn what_a_pipeline_takes_is_told_by_component() {
             _ => assert!(work(&large) > 2.0 * work(&small), "{name}"),
         }
     }
-    let total: f64 = small["components"].as_object().expect("by name").values().filter_map(|c| c["gflop"]["step"].as_f64()).sum();
+    let total: f64 =
+        small["components"].as_object().expect("by name").values().filter_map(|c| c["gflop"]["step"].as_f64()).sum();
     assert!((total - small["gflop"]["step"].as_f64().expect("a step")).abs() < 1e-9, "{small}");
     let peak = |facts: &serde_json::Value| facts["memory"]["planned_peak_bytes"].as_u64().expect("a plan");
     assert!(peak(&large) > peak(&small));

@@ -55,7 +55,10 @@ fn what(model: &LoadedModel, name: &str) -> Option<String> {
     let clip = |c: &ClipTextConfig| format!("CLIP text encoder, {} layers of {}", c.num_layers, c.hidden_size);
     if name == "vae" {
         let c = model.vae.as_ref()?;
-        return Some(format!("AutoencoderKL, blocks of {:?}, {} latent channels", c.block_out_channels, c.latent_channels));
+        return Some(format!(
+            "AutoencoderKL, blocks of {:?}, {} latent channels",
+            c.block_out_channels, c.latent_channels
+        ));
     }
     match &model.architecture {
         Architecture::Dit(c) => Some(format!("DiT, {} blocks of {}, patch {}", c.depth, c.hidden_size, c.patch_size)),
@@ -76,7 +79,10 @@ fn what(model: &LoadedModel, name: &str) -> Option<String> {
             (TextModel::Flux(m), "text_encoder_2") => Some(t5(&m.t5)),
             (TextModel::Flux(m), _) => {
                 let c = &m.transformer;
-                Some(format!("FLUX, {} double and {} single blocks of {}", c.num_layers, c.num_single_layers, c.hidden_size))
+                Some(format!(
+                    "FLUX, {} double and {} single blocks of {}",
+                    c.num_layers, c.num_single_layers, c.hidden_size
+                ))
             }
         },
     }

@@ -12,8 +12,8 @@ use selvedge_codegen::target::{Rates, Subgroups, Target};
 use selvedge_ir::interp::{Run, RunOutput};
 use selvedge_ir::{DType, Data, Diagnostic, Tensor, TensorType};
 use selvedge_runtime::{
-    Condition, DeviceChoice, DeviceFacts, ErrorKind, HostData, HostTensor, LoadOptions, Profile, Progress, Refill, RunRequest,
-    RuntimeError, Stage, Tensors,
+    Condition, DeviceChoice, DeviceFacts, ErrorKind, HostData, HostTensor, LoadOptions, Profile, Progress, Refill,
+    RunRequest, RuntimeError, Stage, Tensors,
 };
 use std::borrow::Cow;
 use std::collections::BTreeMap;

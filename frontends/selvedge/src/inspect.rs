@@ -10,8 +10,8 @@ use crate::presets::{self, Preset};
 use crate::target::Target;
 use crate::weights::{Cached, Random, Weights};
 use selvedge_bundle::manifest::Manifest;
-use selvedge_import::{LoadedModel, ProgramOptions};
 use selvedge_import::model::Architecture;
+use selvedge_import::{LoadedModel, ProgramOptions};
 use selvedge_ir::{Diagnostic, Module, TensorType};
 use selvedge_zoo::dit::DitConfig;
 use serde_json::{Map, Value, json};
@@ -66,7 +66,9 @@ pub fn inspect(opened: Opened, request: &Request) -> Result<Value, Error> {
         Opened::Bundle(file) => {
             if [request.batch, request.text_tokens].iter().any(Option::is_some) || request.size.is_some() {
                 let what = Diagnostic::new("inspect", format!("`{}` is compiled for one batch and size", file.path));
-                return Err(what.help("leave --batch, --size and --max-sequence-length out, or inspect the model's folder").into());
+                return Err(what
+                    .help("leave --batch, --size and --max-sequence-length out, or inspect the model's folder")
+                    .into());
             }
             inspect_bundle(&file)
         }
@@ -101,8 +103,7 @@ fn inspect_model(model: LoadedModel, request: &Request) -> Result<Value, Error> 
     let options = Options { settings: request.settings.clone(), ..Options::new(Target::portable()) };
     let weights_of: Weights = Arc::new(Cached::new(model.checkpoint.clone()));
     let (pipeline, budget) = (compile::pipeline(&program.info), request.settings.max_memory);
-    let (compiled, residency) =
-        memory::compile_to_fit(program.module.clone(), weights_of, pipeline, &options, budget)?;
+    let (compiled, residency) = memory::compile_to_fit(program.module.clone(), weights_of, pipeline, &options, budget)?;
     Ok(json!({
         "kind": "model", "name": name, "family": family, "batch": batch, "size": format!("{width}x{height}"),
         "configuration": config,

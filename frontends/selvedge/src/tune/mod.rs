@@ -126,7 +126,8 @@ pub fn ready(gpu: &Gpu, compiled: Compiled, residency: Residency, events: &mut O
     let (compiled, report) = match gpu.tune() {
         Some(Level::Off) => (compiled, Report::default()),
         Some(Level::Quick | Level::Full) if residency == Residency::Staged => {
-            let why = "kernels are not measured: that takes all weights on the device, and the memory is too small for them";
+            let why =
+                "kernels are not measured: that takes all weights on the device, and the memory is too small for them";
             events(Event::Note(format!("{why}; winners of earlier measurements are used")));
             (cached(gpu, compiled, events)?, Report::default())
         }
