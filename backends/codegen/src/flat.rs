@@ -1,5 +1,6 @@
 //! A function without calls and composites, equal values shared: what lowering works on.
 
+use crate::blocks::of_attention;
 use crate::joins::Joins;
 use selvedge_ir::func::Target;
 use selvedge_ir::op::OpClass;
@@ -17,7 +18,7 @@ pub struct Flattened {
 }
 
 /// Inlines calls and expands composites, but for those that `whole` keeps: it is asked with each composite's number in the
-/// function, the operator, and its operands' types. Weights that lie one behind the other are one weight. The result's returns are those of `function`, in order.
+/// function, the operator, and its operands' types. Large attention is expanded in blocks (see [`of_attention`]). Weights that lie one behind the other are one weight. The result's returns are those of `function`, in order.
 ///
 /// # Errors
 /// A callee that does not exist, recursion, or a violated constraint.
@@ -26,11 +27,13 @@ pub fn flatten(
     function: &Function,
     whole: &dyn Fn(usize, &Op, &[&TensorType]) -> bool,
     joins: &Joins,
+    max_binding_bytes: u64,
 ) -> Result<Flattened, Diagnostic> {
     let mut flat = Flat {
         module,
         whole,
         joins,
+        max_binding_bytes,
         builder: Builder::new(&function.name),
         known: HashMap::new(),
         depth: 0,
@@ -75,6 +78,7 @@ struct Flat<'a> {
     module: &'a Module,
     whole: &'a dyn Fn(usize, &Op, &[&TensorType]) -> bool,
     joins: &'a Joins,
+    max_binding_bytes: u64,
     builder: Builder,
     known: HashMap<(Op, Vec<ValueId>), ValueId>,
     depth: usize,
@@ -137,7 +141,8 @@ impl Flat<'_> {
         let number = self.seen;
         self.seen += usize::from(composite);
         let kept = composite && (self.whole)(number, op, &types);
-        if let Some(expansion) = (composite && !kept).then(|| op.expansion(&types)).flatten() {
+        let parts = || of_attention(op, &types, self.max_binding_bytes).or_else(|| op.expansion(&types));
+        if let Some(expansion) = (composite && !kept).then(parts).flatten() {
             let expansion = expansion.map_err(|e| e.diagnostic(op.kind().text()).at(at))?;
             let before = self.inherited;
             self.inherited = at;

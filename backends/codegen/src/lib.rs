@@ -11,6 +11,7 @@ pub mod compile;
 pub mod target;
 
 pub mod access;
+mod blocks;
 pub mod emit;
 pub mod flat;
 pub mod index;

@@ -157,6 +157,38 @@ fn attention_of_any_shape_and_mask() {
     }
 }
 
+/// Heads too large for a kernel: blocks of queries, each through contractions; and no tensor of all scores.
+#[test]
+fn attention_with_large_heads_goes_in_blocks() {
+    let name = "blocks".to_string();
+    // 32 KiB of scores: 64 rows of 2 x 64 keys.
+    let target = Target { name, max_binding_bytes: 64 << 10, max_buffer_bytes: 256 << 10, ..Target::portable() };
+    for (n, m, mask) in [(100, 64, ""), (130, 64, "bool[1,1,130,64]"), (200, 70, "f32[2,1,1,70]")] {
+        let (input, name) = if mask.is_empty() { (String::new(), "") } else { (format!(", %mask: {mask}"), ", %mask") };
+        let (q, k, v) = (format!("f32[2,1,{n},260]"), format!("f32[2,1,{m},260]"), format!("f32[2,1,{m},12]"));
+        let text = format!(
+            "fn @f(%q: {q}, %k: {k}, %v: {v}{input}) -> f32[2,1,{n},12] {{
+  %y = attention %q, %k, %v{name} scale=0.06 causal=false : f32[2,1,{n},12]
+  return y=%y
+}}
+"
+        );
+        common::check(&module(&text), &target, n);
+    }
+    // 16384 tokens of an autoencoder at 1024x1024: the scores alone would be 1 GiB.
+    let ty = "f32[1,1,16384,512]";
+    let text = format!(
+        "fn @f(%q: {ty}, %k: {ty}, %v: {ty}) -> {ty} {{
+  %y = attention %q, %k, %v scale=0.04 causal=false : {ty}
+  return y=%y
+}}
+"
+    );
+    let compiled = compile(&module(&text), &Target::portable(), &Options::default()).expect("it compiles");
+    let peak = compiled.plan().peak_bytes();
+    assert!(peak < 400 << 20, "{} MiB: operands and result take 128", peak >> 20);
+}
+
 #[test]
 fn nothing_seen_gives_nothing() {
     check(

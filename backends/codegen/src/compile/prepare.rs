@@ -36,7 +36,7 @@ impl Compiler<'_> {
         let whole = |number: usize, op: &Op, types: &[&TensorType]| {
             expanded.is_none_or(|e| !e.contains(&number)) && fuses(op, types, self.target)
         };
-        let flattened = flatten(self.module, function, &whole, &self.joins)?;
+        let flattened = flatten(self.module, function, &whole, &self.joins, self.target.max_binding_bytes)?;
         let (flat, composites) = (flattened.function, flattened.composites);
         let mut forced = self.forced.stored.get(&flat.name).cloned().unwrap_or_default();
         if self.unfused {

@@ -248,7 +248,7 @@ impl Bench<'_> {
             let returned = probe.returned.iter().find_map(|name| differs(name, name).map(|c| (name, c)));
             if let Some((name, output)) = returned {
                 // The same again with some of its rules.
-                let fails = |keep: &dyn Fn(&str) -> bool| {
+                let fails = |keep: &parts::Keep| {
                     let Some(pass) = pass.with_parts(keep) else { return Ok(false) };
                     let probe = Probe::of_none(&pass.run(before.clone())?, &call.function)?;
                     let got = probe.on_host(self.weights, call)?;

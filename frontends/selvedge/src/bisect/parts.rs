@@ -2,6 +2,9 @@
 
 use crate::error::Error;
 
+/// Which parts are left.
+pub(super) type Keep<'k> = dyn Fn(&str) -> bool + 'k;
+
 /// Parts without any of which a failure would be gone, found by leaving out halves, quarters … of those that are left (the
 /// minimising half of Zeller & Hildebrandt's delta debugging, 2002). Sound parts alone cause no failure, so the one at fault is among
 /// them; others are needed to lead to it. Nothing if all parts together do not fail.
@@ -10,7 +13,7 @@ use crate::error::Error;
 /// What a trial says.
 pub(super) fn needed(
     all: &[&'static str],
-    fails: &dyn Fn(&dyn Fn(&str) -> bool) -> Result<bool, Error>,
+    fails: &dyn Fn(&Keep) -> Result<bool, Error>,
 ) -> Result<Vec<&'static str>, Error> {
     let fails = |left: &[&'static str]| fails(&|name| left.contains(&name));
     let mut left = all.to_vec();
@@ -47,7 +50,7 @@ mod tests {
         let all = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
         for guilty in [&["e"][..], &["a"], &["i"], &["b", "h"], &["a", "b", "c"]] {
             let trials = Cell::new(0);
-            let fails = |keep: &dyn Fn(&str) -> bool| {
+            let fails = |keep: &Keep| {
                 trials.set(trials.get() + 1);
                 Ok(guilty.iter().all(|g| keep(g)))
             };
