@@ -11,12 +11,16 @@ pub type Symbol = Arc<str>;
 type Monomial = Vec<Symbol>;
 
 /// A dimension in canonical form: equal dimensions compare equal by `==`.
-///
-/// Invariant: terms are sorted by monomial (highest degree first, then by name), no coefficient is zero.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Dim(Form);
+
 /// Coefficients saturate at 64 bits, far beyond any tensor, so that arithmetic on absurd text cannot panic.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct Dim {
-    terms: Vec<(Monomial, i64)>,
+enum Form {
+    /// No symbol occurs: what every dimension is once a module is specialised, and cheap to copy.
+    Number(i64),
+    /// A symbol occurs. Terms are sorted by monomial (highest degree first, then by name), no coefficient is zero.
+    Sum(Vec<(Monomial, i64)>),
 }
 
 impl Dim {
@@ -25,18 +29,17 @@ impl Dim {
         Dim::constant(i64::try_from(n).unwrap_or(i64::MAX))
     }
     fn constant(n: i64) -> Dim {
-        Dim { terms: if n == 0 { Vec::new() } else { vec![(Vec::new(), n)] } }
+        Dim(Form::Number(n))
     }
     /// The symbol `name`.
     pub fn symbol(name: &str) -> Dim {
-        Dim { terms: vec![(vec![Symbol::from(name)], 1)] }
+        Dim(Form::Sum(vec![(vec![Symbol::from(name)], 1)]))
     }
     /// The value, if no symbol occurs and it is not negative.
     pub fn get(&self) -> Option<usize> {
-        match self.terms.as_slice() {
-            [] => Some(0),
-            [(m, n)] if m.is_empty() => usize::try_from(*n).ok(),
-            _ => None,
+        match self.0 {
+            Form::Number(n) => usize::try_from(n).ok(),
+            Form::Sum(_) => None,
         }
     }
     /// True for the constant 1.
@@ -45,15 +48,16 @@ impl Dim {
     }
     /// All symbols that occur.
     pub fn symbols(&self) -> Vec<Symbol> {
-        let mut all: Vec<Symbol> = self.terms.iter().flat_map(|(m, _)| m.iter().cloned()).collect();
+        let mut all: Vec<Symbol> = self.terms().into_iter().flat_map(|(m, _)| m).collect();
         all.sort();
         all.dedup();
         all
     }
     /// Replaces symbols by dimensions.
     pub fn substitute(&self, values: &BTreeMap<Symbol, Dim>) -> Dim {
+        let Form::Sum(terms) = &self.0 else { return self.clone() };
         let mut sum = Dim::new(0);
-        for (monomial, coefficient) in &self.terms {
+        for (monomial, coefficient) in terms {
             let mut product = Dim::constant(*coefficient);
             for symbol in monomial {
                 let factor = values.get(symbol).cloned().unwrap_or_else(|| Dim::symbol(symbol));
@@ -65,19 +69,31 @@ impl Dim {
     }
     /// The quotient, if `other` divides this dimension exactly as a polynomial.
     pub fn div_exact(&self, other: &Dim) -> Option<Dim> {
-        let (lead, lead_coefficient) = other.terms.first()?;
+        if let (Form::Number(a), Form::Number(b)) = (&self.0, &other.0) {
+            return (a.checked_rem(*b) == Some(0)).then(|| Dim::constant(a / b));
+        }
+        let divisor = other.terms();
+        let (lead, lead_coefficient) = divisor.first()?;
         let mut rest = self.clone();
         let mut quotient = Dim::new(0);
-        while let Some((monomial, coefficient)) = rest.terms.first().cloned() {
+        while let Some((monomial, coefficient)) = rest.terms().into_iter().next() {
             if coefficient.checked_rem(*lead_coefficient) != Some(0) {
                 return None;
             }
             let monomial = divide_monomial(&monomial, lead)?;
-            let term = Dim { terms: vec![(monomial, coefficient / lead_coefficient)] };
+            let term = Dim::from_terms([(monomial, coefficient / lead_coefficient)]);
             rest = &rest - &(&term * other);
             quotient = &quotient + &term;
         }
         Some(quotient)
+    }
+    /// The sum's terms, as many as there are; none for 0.
+    fn terms(&self) -> Vec<(Monomial, i64)> {
+        match &self.0 {
+            Form::Number(0) => Vec::new(),
+            Form::Number(n) => vec![(Vec::new(), *n)],
+            Form::Sum(terms) => terms.clone(),
+        }
     }
     fn from_terms(terms: impl IntoIterator<Item = (Monomial, i64)>) -> Dim {
         let mut sum: BTreeMap<Monomial, i64> = BTreeMap::new();
@@ -87,7 +103,11 @@ impl Dim {
         }
         let mut terms: Vec<_> = sum.into_iter().filter(|(_, c)| *c != 0).collect();
         terms.sort_by(|(a, _), (b, _)| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
-        Dim { terms }
+        match terms.as_slice() {
+            [] => Dim::constant(0),
+            [(monomial, n)] if monomial.is_empty() => Dim::constant(*n),
+            _ => Dim(Form::Sum(terms)),
+        }
     }
 }
 
@@ -103,24 +123,29 @@ fn divide_monomial(a: &[Symbol], b: &[Symbol]) -> Option<Monomial> {
 impl std::ops::Add for &Dim {
     type Output = Dim;
     fn add(self, other: &Dim) -> Dim {
-        Dim::from_terms(self.terms.iter().chain(&other.terms).cloned())
+        match (&self.0, &other.0) {
+            (Form::Number(a), Form::Number(b)) => Dim::constant(a.saturating_add(*b)),
+            _ => Dim::from_terms(self.terms().into_iter().chain(other.terms())),
+        }
     }
 }
 
 impl std::ops::Sub for &Dim {
     type Output = Dim;
     fn sub(self, other: &Dim) -> Dim {
-        Dim::from_terms(
-            self.terms.iter().cloned().chain(other.terms.iter().map(|(m, c)| (m.clone(), c.saturating_neg()))),
-        )
+        self + &(&Dim::constant(-1) * other)
     }
 }
 
 impl std::ops::Mul for &Dim {
     type Output = Dim;
     fn mul(self, other: &Dim) -> Dim {
-        Dim::from_terms(self.terms.iter().flat_map(|(a, x)| {
-            other.terms.iter().map(move |(b, y)| {
+        if let (Form::Number(a), Form::Number(b)) = (&self.0, &other.0) {
+            return Dim::constant(a.saturating_mul(*b));
+        }
+        let (left, right) = (self.terms(), other.terms());
+        Dim::from_terms(left.iter().flat_map(|(a, x)| {
+            right.iter().map(move |(b, y)| {
                 let mut monomial: Monomial = a.iter().chain(b).cloned().collect();
                 monomial.sort();
                 (monomial, x.saturating_mul(*y))
@@ -143,10 +168,11 @@ impl From<&str> for Dim {
 
 impl fmt::Display for Dim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.terms.is_empty() {
-            return f.write_str("0");
-        }
-        for (i, (monomial, coefficient)) in self.terms.iter().enumerate() {
+        let terms = match &self.0 {
+            Form::Number(n) => return write!(f, "{n}"),
+            Form::Sum(terms) => terms,
+        };
+        for (i, (monomial, coefficient)) in terms.iter().enumerate() {
             let sign = if *coefficient < 0 {
                 "-"
             } else if i > 0 {

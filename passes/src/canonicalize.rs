@@ -4,8 +4,9 @@ use crate::Pass;
 use crate::rebuild::{Rebuild, rebuild};
 use selvedge_ir::ops::{Broadcast, Map, Reshape, Transpose};
 use selvedge_ir::scalar::Body;
-use selvedge_ir::{Diagnostic, Module, Op, TensorType, ValueId};
-use std::collections::HashMap;
+use selvedge_ir::{Diagnostic, Function, Module, Op, TensorType, ValueId};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 /// Removes operators that change nothing, merges chains of one view into one, gives maps each operand once, and
 /// shares equal values. No rounding and no order of sums changes.
@@ -19,7 +20,7 @@ impl Pass for Canonicalize {
         "removes identities, merges chains of views, shares equal values"
     }
     fn run(&self, mut module: Module) -> Result<Module, Diagnostic> {
-        for function in &mut module.functions {
+        for function in module.functions.iter_mut().filter(|f| !canonical(f)) {
             let mut known: HashMap<(Op, Vec<ValueId>), ValueId> = HashMap::new();
             *function = rebuild(function, |r, _, op, args| {
                 let (op, args) = merged(r, op.clone(), args.to_vec());
@@ -29,15 +30,41 @@ impl Pass for Canonicalize {
                 if matches!(op, Op::Input(_)) {
                     return r.copy(&op, &args);
                 }
-                if let Some(id) = known.get(&(op.clone(), args.clone())) {
-                    return Ok(*id);
+                match known.entry((op, args)) {
+                    Entry::Occupied(same) => Ok(*same.get()),
+                    Entry::Vacant(new) => {
+                        let (op, args) = new.key();
+                        let id = r.copy(op, args)?;
+                        Ok(*new.insert(id))
+                    }
                 }
-                let id = r.copy(&op, &args)?;
-                known.insert((op, args), id);
-                Ok(id)
             })?;
         }
         Ok(module)
+    }
+}
+
+/// True if nothing would change: asked first, since most functions come again as they were left.
+fn canonical(function: &Function) -> bool {
+    let mut known: HashSet<(&Op, &[ValueId])> = HashSet::with_capacity(function.values.len());
+    function.ids().all(|id| {
+        let Some((op, args)) = function.op(id) else { return true };
+        if let Op::Input(_) = op {
+            return true;
+        }
+        identity(op, args, |id| function.ty(id)).is_none() && !merges(function, op, args) && known.insert((op, args))
+    })
+}
+
+/// Whether [`merged`] changes an operator.
+fn merges(function: &Function, op: &Op, args: &[ValueId]) -> bool {
+    let below = args.first().and_then(|a| function.op(*a)).map(|(below, _)| below);
+    match (op, below) {
+        (Op::Map(map), _) => args.iter().enumerate().any(|(i, arg)| !map.body.uses(i) || args[..i].contains(arg)),
+        (Op::Transpose(_), Some(Op::Transpose(_)))
+        | (Op::Reshape(_), Some(Op::Reshape(_)))
+        | (Op::Broadcast(_), Some(Op::Broadcast(_))) => true,
+        _ => false,
     }
 }
 

@@ -1,9 +1,9 @@
 //! `dead-code`: what nothing reads.
 
 use crate::Pass;
-use selvedge_ir::func::{Builder, CallId, Target};
+use selvedge_ir::func::{CallId, Target};
 use selvedge_ir::{Def, Diagnostic, Function, Module, Op, ValueId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// Removes values that no result depends on; with a schedule, functions that it never reaches; and weights and
 /// states that no function names. Parameters stay.
@@ -17,9 +17,7 @@ impl Pass for DeadCode {
         "removes values, functions, weights and states that nothing reads"
     }
     fn run(&self, mut module: Module) -> Result<Module, Diagnostic> {
-        for function in &mut module.functions {
-            *function = live(function)?;
-        }
+        module.functions.iter_mut().for_each(sweep);
         if !module.schedule.is_empty() {
             let reached = reached(&module);
             module.functions.retain(|f| reached.contains(&f.name));
@@ -62,8 +60,8 @@ fn reached(module: &Module) -> BTreeSet<String> {
     reached
 }
 
-/// The function without its dead values. A call is kept whole if one of its results is read.
-pub(crate) fn live(function: &Function) -> Result<Function, Diagnostic> {
+/// Removes a function's dead values. A call is kept whole if one of its results is read.
+pub(crate) fn sweep(function: &mut Function) {
     let mut alive = vec![false; function.values.len()];
     let mut calls = vec![false; function.calls.len()];
     function.returns.iter().for_each(|r| alive[r.value.0 as usize] = true);
@@ -86,42 +84,29 @@ pub(crate) fn live(function: &Function) -> Result<Function, Diagnostic> {
             alive[id.0 as usize] = calls[call.0 as usize];
         }
     }
-    copied(function, &alive)
+    if alive.contains(&false) {
+        retain(function, &alive, &calls);
+    }
 }
 
-fn copied(function: &Function, alive: &[bool]) -> Result<Function, Diagnostic> {
-    let mut b = Builder::new(function.name.clone());
-    let mut map: BTreeMap<ValueId, ValueId> = BTreeMap::new();
-    let mut called: BTreeMap<CallId, Vec<ValueId>> = BTreeMap::new();
-    for id in function.ids().filter(|id| alive[id.0 as usize]) {
-        let value = function.value(id);
-        let read = |args: &[ValueId]| -> Vec<ValueId> { args.iter().map(|a| map[a]).collect() };
-        let new = match &value.def {
-            Def::Op { op, args } => {
-                b.try_push(op.clone(), &read(args)).map_err(|d| d.at(value.places.first().copied()))?
-            }
-            Def::Result { call, index } => {
-                let results = called.entry(*call).or_insert_with(|| {
-                    let statement = &function.calls[call.0 as usize];
-                    let of_call =
-                        |v: &ValueId| matches!(function.value(*v).def, Def::Result { call: c, .. } if c == *call);
-                    let types: Vec<_> = function.ids().filter(of_call).map(|v| function.ty(v).clone()).collect();
-                    b.call(statement.function.clone(), &read(&statement.args), &types)
-                });
-                results[*index as usize]
-            }
-        };
-        b.set_places(new, value.places.clone());
-        if let Some(name) = &value.name {
-            b.set_name(new, name.clone());
-        }
-        map.insert(id, new);
-    }
-    for r in &function.returns {
-        match &r.target {
-            Target::Output(name) => b.output(name.clone(), map[&r.value]),
-            Target::State(name) => b.write_state(name.clone(), map[&r.value]),
+/// Keeps these values and calls, under new numbers in the same order; what is kept reads nothing else.
+fn retain(function: &mut Function, values: &[bool], calls: &[bool]) {
+    let numbers = |kept: &[bool]| -> Vec<u32> {
+        let number = |next: &mut u32, kept: &bool| Some(std::mem::replace(next, *next + u32::from(*kept)));
+        kept.iter().scan(0, number).collect()
+    };
+    let (value, call_number) = (numbers(values), numbers(calls));
+    let renumber = |ids: &mut Vec<ValueId>| ids.iter_mut().for_each(|id| *id = ValueId(value[id.0 as usize]));
+    let mut kept = values.iter();
+    function.values.retain(|_| kept.next() == Some(&true));
+    let mut kept = calls.iter();
+    function.calls.retain(|_| kept.next() == Some(&true));
+    for value in &mut function.values {
+        match &mut value.def {
+            Def::Op { args, .. } => renumber(args),
+            Def::Result { call, .. } => *call = CallId(call_number[call.0 as usize]),
         }
     }
-    Ok(b.finish())
+    function.calls.iter_mut().for_each(|call| renumber(&mut call.args));
+    function.returns.iter_mut().for_each(|r| r.value = ValueId(value[r.value.0 as usize]));
 }

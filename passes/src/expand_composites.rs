@@ -2,7 +2,8 @@
 
 use crate::Pass;
 use crate::rebuild::rebuild;
-use selvedge_ir::{Diagnostic, Module, OpKind};
+use selvedge_ir::op::OpClass;
+use selvedge_ir::{Diagnostic, Module, Op, OpKind};
 
 /// Replaces composites by their expansions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,9 +20,13 @@ impl Pass for ExpandComposites {
         "replaces composites by their expansions"
     }
     fn run(&self, mut module: Module) -> Result<Module, Diagnostic> {
+        let whole = |op: &Op| op.class() != OpClass::Composite || self.keep.contains(&op.kind());
         for function in &mut module.functions {
+            if function.ids().all(|id| function.op(id).is_none_or(|(op, _)| whole(op))) {
+                continue;
+            }
             *function = rebuild(function, |r, id, op, args| {
-                if self.keep.contains(&op.kind()) {
+                if whole(op) {
                     return r.copy(op, args);
                 }
                 match op.expand(&mut r.to, args) {

@@ -25,8 +25,13 @@ impl Pass for FoldConstants {
     fn run(&self, mut module: Module) -> Result<Module, Diagnostic> {
         for function in &mut module.functions {
             let mut values = self.values(function);
+            let folds =
+                |id: &ValueId| values[id.0 as usize].is_some() && function.op(*id).is_some_and(|(op, _)| worth(op));
+            if !function.ids().any(|id| folds(&id)) {
+                continue;
+            }
             *function = rebuild(function, |r, id, op, args| match values[id.0 as usize].take() {
-                Some(tensor) if op.class() != OpClass::Leaf && op.class() != OpClass::View => {
+                Some(tensor) if worth(op) => {
                     let data = Literal::from(&tensor);
                     r.to.try_push(Const { data, ty: tensor.ty }, &[])
                 }
@@ -35,6 +40,11 @@ impl Pass for FoldConstants {
         }
         Ok(module)
     }
+}
+
+/// Leaves and views cost nothing where they are read.
+fn worth(op: &Op) -> bool {
+    !matches!(op.class(), OpClass::Leaf | OpClass::View)
 }
 
 impl FoldConstants {
@@ -49,11 +59,14 @@ impl FoldConstants {
     }
     fn value(&self, function: &Function, id: ValueId, known: &[Option<Tensor>]) -> Option<Tensor> {
         let (op, args) = function.op(id)?;
-        let ty: &TensorType = function.ty(id);
-        if matches!(op, Op::Input(_) | Op::Weight(_) | Op::State(_)) || ty.elements()? > self.limit {
+        if matches!(op, Op::Input(_) | Op::Weight(_) | Op::State(_)) {
             return None;
         }
         let args: Vec<&Tensor> = args.iter().map(|a| known[a.0 as usize].as_ref()).collect::<Option<_>>()?;
+        let ty: &TensorType = function.ty(id);
+        if ty.elements()? > self.limit {
+            return None;
+        }
         Some(op.eval(&args, ty, Precision::F32))
     }
 }

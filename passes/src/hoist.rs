@@ -143,10 +143,10 @@ fn rows(module: &Module, all: &BTreeMap<String, Cuts>) -> Option<usize> {
 
 /// The function with its stored values as parameters, and without what only they needed.
 fn replaced(function: &Function, cuts: &Cuts, names: &Names) -> Result<Function, Diagnostic> {
-    let stored: Vec<(ValueId, &str)> =
+    let stored: BTreeMap<ValueId, &str> =
         cuts.stored.keys().filter_map(|id| Some((*id, names.of(&function.name, *id)?))).collect();
     let mut params: Option<BTreeMap<&str, ValueId>> = None;
-    let new = rebuild(function, |r, id, op, args| {
+    let mut new = rebuild(function, |r, id, op, args| {
         if matches!(op, Op::Input(_)) {
             return r.copy(op, args);
         }
@@ -160,10 +160,11 @@ fn replaced(function: &Function, cuts: &Cuts, names: &Names) -> Result<Function,
             }
             params
         });
-        match stored.iter().find(|(s, _)| *s == id) {
-            Some((_, name)) => Ok(params[name]),
+        match stored.get(&id) {
+            Some(name) => Ok(params[name]),
             None => r.copy(op, args),
         }
     })?;
-    dead_code::live(&new)
+    dead_code::sweep(&mut new);
+    Ok(new)
 }

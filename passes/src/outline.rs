@@ -6,6 +6,7 @@
 //! anywhere in the period; it begins where fewest values are alive. Whatever works on functions then sees each block once.
 
 use crate::Pass;
+use crate::rebuild::results;
 use selvedge_ir::func::{Builder, Target};
 use selvedge_ir::ops::WindowKind;
 use selvedge_ir::{Def, Diagnostic, Function, Module, Op, TensorType, ValueId};
@@ -370,8 +371,7 @@ fn outlined(
             Def::Result { call, index } => {
                 if let Entry::Vacant(slot) = calls.entry(call.0) {
                     let statement = &function.calls[call.0 as usize];
-                    let of = |v: &ValueId| matches!(function.value(*v).def, Def::Result { call: c, .. } if c == *call);
-                    let types: Vec<TensorType> = function.ids().filter(of).map(|v| function.ty(v).clone()).collect();
+                    let types: Vec<TensorType> = results(function, id).map(|v| function.ty(v).clone()).collect();
                     let args = read(&map, &statement.args)?;
                     slot.insert(b.call(statement.function.clone(), &args, &types));
                 }

@@ -1,6 +1,6 @@
 //! Copying a function value by value, with names and places.
 
-use selvedge_ir::func::{Builder, CallId, Target};
+use selvedge_ir::func::{Builder, Target};
 use selvedge_ir::{Def, Diagnostic, Function, Op, TensorType, ValueId};
 
 /// A function under construction from another.
@@ -44,7 +44,7 @@ pub(crate) fn rebuild_with(
                 if called[slot].is_none() {
                     let statement = &function.calls[slot];
                     let args: Vec<ValueId> = statement.args.iter().map(|a| r.map[a.0 as usize]).collect();
-                    let types: Vec<TensorType> = results(function, *at).iter().map(|v| ty(function.ty(*v))).collect();
+                    let types: Vec<TensorType> = results(function, id).map(|v| ty(function.ty(v))).collect();
                     called[slot] = Some(call(&mut r, &statement.function, &args, &types)?);
                 }
                 let results = called[slot].as_ref().expect("filled above");
@@ -101,7 +101,12 @@ impl Rebuild<'_> {
     }
 }
 
-/// The values that are a call's results, in order.
-fn results(function: &Function, call: CallId) -> Vec<ValueId> {
-    function.ids().filter(|id| matches!(function.value(*id).def, Def::Result { call: c, .. } if c == call)).collect()
+/// The values that are a call's results, in order, from its first one.
+pub(crate) fn results(function: &Function, first: ValueId) -> impl Iterator<Item = ValueId> {
+    let call = |id: ValueId| match function.value(id).def {
+        Def::Result { call, .. } => Some(call),
+        Def::Op { .. } => None,
+    };
+    let of = call(first);
+    function.ids().skip(first.0 as usize).take_while(move |id| call(*id) == of)
 }

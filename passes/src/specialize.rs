@@ -32,7 +32,9 @@ impl Pass for Specialize {
         for (name, t) in declared.chain(tables.map(|t| (&t.name, &mut t.ty))) {
             *t = numeric(ty(t), name, None)?;
         }
-        for function in &mut module.functions {
+        // Attributes hold no symbol that the value's type does not have.
+        let numbers = |f: &Function| f.values.iter().all(|v| v.ty.shape.0.iter().all(|d| d.get().is_some()));
+        for function in module.functions.iter_mut().filter(|f| !numbers(f)) {
             *function = specialized(function, &shape, &ty)?;
         }
         Ok(module)
