@@ -56,7 +56,7 @@ impl Sum {
         let mut module = program(self.depth);
         let mut stages: Vec<(String, f64)> = Vec::new();
         let mut notes = Default::default();
-        let options = selvedge_passes::Options { whole: true, joined_bytes: Some(128 << 20), ..Default::default() };
+        let options = selvedge_passes::Options { joined_bytes: Some(128 << 20), ..Default::default() };
         for (i, pass) in selvedge_passes::passes(&options).iter().enumerate() {
             let before = cpu_ms(started);
             module = pass.run_noting(module, &mut notes).expect("the pass runs");

@@ -134,6 +134,14 @@ fn facts_about_models_bundles_and_devices() {
     assert!(digits["weights"]["parameters"].as_u64() > Some(1_800_000), "{digits}");
     let text = selvedge(&["explain", "digits"]).ok().stdout;
     assert!(text.contains("function step") && text.contains("GFLOP") && text.contains("groups"), "{text}");
+    assert!(text.contains("hoisted ") && text.contains("dit.rs:"), "savings and call sites: {text}");
+    let attention = selvedge(&["explain", "digits", "--kernel", "%attention7"]).ok().stdout;
+    for word in ["one of 6 alike", "dit.rs:", "softmax-of-shifted", "not contract", "would take", "candidates"] {
+        assert!(attention.contains(word), "{word}: {attention}");
+    }
+    let case = common::text(&fixture("pixart-sigma"));
+    let part = selvedge(&["explain", &case]).ok().stdout;
+    assert!(part.contains("function forward"), "{part}");
     assert!(selvedge(&["devices"]).ok().stdout.contains("host"));
     let bench = selvedge(&["bench", "digits", "--device", "host", "--runs", "2", "--json"]).ok().json();
     assert!(bench["median_ms"].as_f64() > Some(0.0) && bench["gflop"].as_f64() > Some(0.5), "{bench}");

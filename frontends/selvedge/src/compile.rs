@@ -463,6 +463,21 @@ pub(crate) fn optimised(module: Module, options: &Options) -> Result<(Module, No
     Ok((module, notes))
 }
 
+/// The module as the rewrite rules get it, and as they leave it (none if they are not used): each distinct block a function.
+///
+/// # Errors
+/// A module that a pass cannot handle.
+pub(crate) fn around_rules(mut module: Module, options: &Options) -> Result<(Module, Option<Module>), Error> {
+    for pass in passes(&options.settings, &options.target, Placing::ByPlan) {
+        let given = (pass.name() == "saturate").then(|| module.clone());
+        module = pass.run(module)?;
+        if let Some(given) = given {
+            return Ok((given, Some(module)));
+        }
+    }
+    Ok((module, None))
+}
+
 /// A pipeline's facts as a manifest carries them.
 pub fn pipeline(info: &PipelineInfo) -> Value {
     serde_json::to_value(info).expect("a pipeline has string keys and finite numbers only")

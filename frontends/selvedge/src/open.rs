@@ -329,21 +329,6 @@ impl Source {
             }
         }
     }
-    /// The module as the rewrite rules get it: composites expanded, calls inlined, nothing rewritten.
-    ///
-    /// # Errors
-    /// It is compiled already; see [`compile::optimise`].
-    pub fn unoptimised(&self) -> Result<selvedge_ir::Module, Error> {
-        match self {
-            Source::Program { program, .. } => {
-                const PASSES: [&str; 5] =
-                    ["specialize", "dead-code", "expand-composites", "inline-calls", "canonicalize"];
-                let settings = Settings { optimizer: compile::Optimizer::None, ..Settings::default() };
-                compile::optimise(program.module.clone(), &PASSES.map(String::from), &settings)
-            }
-            Source::Bundle { file, .. } => file.module(),
-        }
-    }
     /// Makes it ready on a device.
     ///
     /// # Errors

@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 pub const BEST: usize = 4;
 /// Alternatives of a value that a report lists.
 const MOST_ALTERNATIVES: usize = 6;
+/// Rules a value that a report lists as refused.
+const MOST_REFUSALS: usize = 8;
 
 /// How rules are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -62,7 +64,7 @@ impl Saturate {
 
     fn saturated(&self, function: &Function) -> Result<(Function, FunctionReport, Vec<Function>), Diagnostic> {
         let started = Instant::now();
-        let Saturated { encoded, applications, rules: reports, rounds, stopped } =
+        let Saturated { encoded, applications, refused, rules: reports, rounds, stopped } =
             saturate(function, &self.rules, &self.limits)?;
         let saturated = started.elapsed();
         let started = Instant::now();
@@ -91,7 +93,7 @@ impl Saturate {
             seconds_after: found.best.seconds,
             kernels: (before.kernels.len(), found.best.kernels),
             best: kept.iter().map(|c| c.seconds).collect(),
-            reasons: self.reasons(&best, &values, &space, &found, &origins),
+            reasons: self.reasons(&best, &values, &space, &found, &origins, &self.refusals(&encoded, &refused)),
             time: (saturated, started.elapsed()),
         };
         Ok((best, report, others))
@@ -120,6 +122,23 @@ impl Saturate {
         Ok((best, report, Vec::new()))
     }
 
+    /// What rules said of each class that they left as it was.
+    fn refusals(
+        &self,
+        encoded: &Encoded,
+        refused: &[(usize, Id, String)],
+    ) -> BTreeMap<Id, Vec<(&'static str, String)>> {
+        let mut of: BTreeMap<Id, Vec<(&'static str, String)>> = BTreeMap::new();
+        for (rule, class, why) in refused {
+            let said = of.entry(encoded.graph.find(*class)).or_default();
+            let name = self.rules[*rule].name;
+            if said.len() < MOST_REFUSALS && said.iter().all(|(known, _)| *known != name) {
+                said.push((name, why.clone()));
+            }
+        }
+        of
+    }
+
     /// Why each value of the best program is what it is.
     fn reasons(
         &self,
@@ -128,6 +147,7 @@ impl Saturate {
         space: &Space,
         found: &Extraction,
         origins: &Origins,
+        refusals: &BTreeMap<Id, Vec<(&'static str, String)>>,
     ) -> Vec<Reason> {
         let mut others: BTreeMap<usize, Vec<Alternative>> = BTreeMap::new();
         for trial in &found.trials {
@@ -147,9 +167,10 @@ impl Saturate {
             });
             alternatives.truncate(MOST_ALTERNATIVES);
             let chain: Vec<&'static str> = origins.chain(&alt.node).iter().map(|r| self.rules[*r].name).collect();
-            if !chain.is_empty() || !alternatives.is_empty() {
+            let refused = refusals.get(&space.ids[class]).cloned().unwrap_or_default();
+            if !chain.is_empty() || !alternatives.is_empty() || !refused.is_empty() {
                 let value = best.value(*value).name.clone().unwrap_or_default();
-                reasons.push(Reason { value, chain, alternatives });
+                reasons.push(Reason { value, chain, alternatives, refused });
             }
         }
         reasons

@@ -80,6 +80,8 @@ pub struct Reason {
     pub chain: Vec<&'static str>,
     /// Other terms of its class.
     pub alternatives: Vec<Alternative>,
+    /// Rules that matched it and gave no other term, with the reason.
+    pub refused: Vec<(&'static str, String)>,
 }
 
 /// A term that was not chosen.

@@ -5,6 +5,7 @@ use super::encode::{Encoded, add_term, encode};
 use super::language::Node;
 use super::report::RuleReport;
 use super::rule::{Found, Match, Phase, Rule, Term};
+use egg::Id;
 use selvedge_ir::{Diagnostic, Function};
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -59,6 +60,8 @@ pub struct Saturated {
     pub encoded: Encoded,
     /// What was applied, in order.
     pub applications: Vec<Application>,
+    /// Rules that matched a class and gave no new term for it, as places in the list, with the reason.
+    pub refused: Vec<(usize, Id, String)>,
     /// What each rule did, in the rules' order.
     pub rules: Vec<RuleReport>,
     /// Rounds over all phases.
@@ -80,6 +83,7 @@ pub fn saturate(function: &Function, rules: &[Rule], limits: &Limits) -> Result<
         seen: HashSet::new(),
         states: rules.iter().map(|r| State { report: RuleReport::new(r), banned_until: 0, banned: 0 }).collect(),
         applications: Vec::new(),
+        refused: Vec::new(),
         round: 0,
         stopped: None,
         function: &function.name,
@@ -91,9 +95,9 @@ pub fn saturate(function: &Function, rules: &[Rule], limits: &Limits) -> Result<
             break;
         }
     }
-    let Driver { encoded, states, applications, round, stopped, .. } = driver;
+    let Driver { encoded, states, applications, refused, round, stopped, .. } = driver;
     let rules = states.into_iter().map(|s| s.report).collect();
-    Ok(Saturated { encoded, applications, rules, rounds: round, stopped })
+    Ok(Saturated { encoded, applications, refused, rules, rounds: round, stopped })
 }
 
 struct State {
@@ -111,6 +115,7 @@ struct Driver<'r> {
     seen: HashSet<u64>,
     states: Vec<State>,
     applications: Vec<Application>,
+    refused: Vec<(usize, Id, String)>,
     round: usize,
     stopped: Option<String>,
     function: &'r str,
@@ -197,7 +202,9 @@ impl Driver<'_> {
             match self.rules[rule].apply(&at) {
                 Ok(term) => changed |= self.join(rule, f, &term)?,
                 Err(Ok(refusal)) => {
-                    *self.states[rule].report.refusals.entry(refusal.0.into_owned()).or_default() += 1;
+                    let why = refusal.0.into_owned();
+                    self.refused.push((rule, f.root, why.clone()));
+                    *self.states[rule].report.refusals.entry(why).or_default() += 1;
                 }
                 Err(Err(fault)) => return Err(self.fault(fault)),
             }

@@ -9,7 +9,7 @@ mod trace;
 use crate::compile::{Optimizer, Settings, savings_json};
 use crate::error::Error;
 use crate::tune;
-use selvedge_ir::Diagnostic;
+use selvedge_ir::{Diagnostic, Module};
 use selvedge_passes::hoist::Savings;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -215,6 +215,14 @@ impl Report {
             "by_kernel": self.table.as_ref().map(Table::to_json),
         })
     }
+}
+
+/// The module that a preset stands for: its sampling program if it has one.
+///
+/// # Errors
+/// A batch or size that it cannot have.
+pub(crate) fn preset_module(name: &str, batch: Option<usize>) -> Result<Module, Error> {
+    subject::subject(&Request { batch, ..Request::new(name) }).map(|s| s.module)
 }
 
 /// Finds out whether a request can be measured, before a device is opened.

@@ -2,9 +2,12 @@
 
 pub mod html;
 pub mod kernel;
+mod subject;
 
 use selvedge_bundle::manifest::{Manifest, PlanFunction};
 use std::fmt::Write;
+
+pub use subject::{Explained, History};
 
 /// The plans of a manifest, or one function of them; with `origins`, the model code's lines behind each dispatch.
 pub fn text(manifest: &Manifest, function: Option<&str>, origins: bool) -> String {
@@ -41,7 +44,12 @@ fn explain(out: &mut String, manifest: &Manifest, function: &PlanFunction, origi
         let groups = format!("{x}x{y}x{z}");
         let work = d.flops as f64 / 1e6;
         let moved = bytes(d.bytes);
-        let _ = writeln!(out, "  {i:>4} {kernel:<36} groups {groups:<12} {work:>9.3} MFLOP {moved:>11}  {}", d.label);
+        let from = if origins { String::new() } else { sites(&d.origins) };
+        let _ = writeln!(
+            out,
+            "  {i:>4} {kernel:<20} groups {groups:<12} {work:>9.3} MFLOP {moved:>11}  {:<36} {from}",
+            d.label
+        );
         if origins {
             for origin in &d.origins {
                 let _ = writeln!(out, "       from {origin}");
@@ -52,6 +60,25 @@ fn explain(out: &mut String, manifest: &Manifest, function: &PlanFunction, origi
         let moved: u64 = function.copies.iter().map(|c| c.source.bytes).sum();
         let _ = writeln!(out, "       {} copies of {} after the pass", function.copies.len(), bytes(moved));
     }
+}
+
+/// Call sites in a few words: file and line of the first ones.
+fn sites(origins: &[String]) -> String {
+    const MOST: usize = 3;
+    let short = |o: &String| {
+        let file = o.rsplit('/').next().unwrap_or(o);
+        let parts: Vec<&str> = file.split(':').take(2).collect();
+        parts.join(":")
+    };
+    let mut all: Vec<String> = Vec::new();
+    for site in origins.iter().map(short) {
+        if !all.contains(&site) {
+            all.push(site);
+        }
+    }
+    let more = if all.len() > MOST { format!(" and {} more", all.len() - MOST) } else { String::new() };
+    all.truncate(MOST);
+    format!("{}{more}", all.join(" "))
 }
 
 /// Bytes of tensors read and written by all dispatches of a function, but for weights and what `prepare` makes of them.
