@@ -63,6 +63,7 @@ impl Session {
     /// An unknown function or device trouble.
     pub fn profile(&mut self, function: &str) -> Result<Profile, RuntimeError> {
         let index = self.function_index(function)?;
+        self.enter_for(function)?;
         let timestamps = self.gpu.facts().timestamps;
         let count = self.plan.functions[index].dispatches.len();
         let mut times = Vec::with_capacity(count);
@@ -115,6 +116,7 @@ impl Session {
     /// # Errors
     /// An unknown function or device trouble.
     pub fn bench(&mut self, function: &str, repeats: usize) -> Result<Bench, RuntimeError> {
+        self.enter_for(function)?;
         let first = self.once(function)?;
         let samples = (0..repeats.max(1)).map(|_| self.once(function)).collect::<Result<Vec<_>, _>>()?;
         Ok(Bench::new(first, samples))

@@ -131,6 +131,10 @@ fn facts_about_models_bundles_and_devices() {
     assert_eq!((&whole["kind"], &whole["weights"]["dtypes"]["f16"]), (&"preset".into(), &serde_json::Value::Null));
     assert!(peak(&half) * 3 < peak(&whole) * 2, "{half} {whole}");
     assert!(peak(&preset(&["--batch", "4"])) > peak(&whole));
+    let decoder = |more: &[&str]| selvedge(&[&["inspect", "vae-decode", "--json", "--size", "256x256"], more].concat());
+    let (all, strips) = (peak(&decoder(&[]).ok().json()), peak(&decoder(&["--max-memory", "320MiB"]).ok().json()));
+    assert!(all > 320 << 20 && strips <= 320 << 20, "{all} and {strips} bytes");
+    decoder(&["--max-memory", "150MiB"]).refused(2, &["does not fit", "what would fit"]);
     assert!(digits["weights"]["parameters"].as_u64() > Some(1_800_000), "{digits}");
     let text = selvedge(&["explain", "digits"]).ok().stdout;
     assert!(text.contains("function step") && text.contains("GFLOP") && text.contains("groups"), "{text}");

@@ -222,6 +222,27 @@ fn folders_that_are_incomplete_or_strange() {
     refuse("pipeline-sd3", &drop_folder("tokenizer_3"), &["tokenizer_3` is missing"]);
     refuse("pipeline-sd3", &drop_folder("vae"), &["vae` is missing"]);
     refuse("pipeline-sd3", &drop_file("text_encoder_3/model.safetensors"), &["text_encoder_3", "were not downloaded"]);
+    let pointer = |file: &'static str| {
+        move |folder: &Path| {
+            let text = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1234567\n";
+            assert!(folder.join(file).exists());
+            fs::write(folder.join(file), text).expect("writable");
+        }
+    };
+    for file in ["text_encoder_3/model.safetensors", "tokenizer/tokenizer.json", "scheduler/scheduler_config.json"] {
+        refuse("pipeline-sd3", &pointer(file), &[file, "was not downloaded", "git-lfs pointer", "git lfs pull"]);
+    }
+    let only_an_index = |folder: &Path| {
+        fs::remove_file(folder.join("text_encoder_3/model.safetensors")).expect("there");
+        let map = r#"{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}"#;
+        fs::write(folder.join("text_encoder_3/model.safetensors.index.json"), map).expect("writable");
+    };
+    refuse("pipeline-sd3", &only_an_index, &["2 were not downloaded", "model-00002-of-00002", "fetch the shards"]);
+    refuse("pipeline-sd3", &drop_file("model_index.json"), &["no model folder", "fetch model_index.json"]);
+    for (part, what) in [("transformer", "the network of a pipeline"), ("vae", "autoencoder"), ("text_encoder_3", "a text encoder")] {
+        let component = text(&fixture("pipeline-sd3").join(part));
+        selvedge(&["generate", &component, "--prompt", "x"]).refused(2, &[part, what, "model_index.json"]);
+    }
     refuse("pipeline-flux", &drop_file("tokenizer/tokenizer.json"), &["no tokenizer in", "merges.txt"]);
     refuse("pipeline-flux", &drop_file("tokenizer_2/tokenizer.json"), &["spiece.model"]);
     let pickled = |folder: &Path| {

@@ -19,7 +19,7 @@ pub fn read_json(path: &Path) -> Result<Value, Diagnostic> {
     let shown = path.display();
     let text = std::fs::read_to_string(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Diagnostic::new("import", format!("`{shown}` is missing"))
-            .help("a model folder holds its configuration beside the safetensors files"),
+            .help("fetch it together with the other files of the model"),
         _ => Diagnostic::new("import", format!("cannot read `{shown}`: {e}")),
     })?;
     parse_json(&shown.to_string(), &text)
@@ -30,6 +30,9 @@ pub fn read_json(path: &Path) -> Result<Value, Diagnostic> {
 /// # Errors
 /// It is not JSON, or not an object.
 pub fn parse_json(origin: &str, text: &str) -> Result<Value, Diagnostic> {
+    if let Some(pointer) = lfs_pointer(origin, text.as_bytes()) {
+        return Err(pointer);
+    }
     let value: Value = serde_json::from_str(&without_infinities(text)).map_err(|e| {
         Diagnostic::new("import", format!("`{origin}` is not valid JSON: {e}"))
             .help("correct the file or fetch it again")
@@ -38,6 +41,16 @@ pub fn parse_json(origin: &str, text: &str) -> Result<Value, Diagnostic> {
         return Ok(value);
     }
     Err(Diagnostic::new("import", format!("`{origin}` does not hold an object")).expected_found("{ … }", brief(&value)))
+}
+
+/// The error for a file of which only git-lfs' pointer is there; `None` for others.
+pub fn lfs_pointer(origin: &str, content: &[u8]) -> Option<Diagnostic> {
+    if !content.starts_with(b"version https://git-lfs.github.com/spec/") {
+        return None;
+    }
+    let what = Diagnostic::new("import", format!("`{origin}` was not downloaded"));
+    let found = format!("a git-lfs pointer to it ({} bytes)", content.len());
+    Some(what.expected_found("the file itself", found).help("run `git lfs pull` in the model's folder, or fetch the file again"))
 }
 
 /// Python writes −∞ as `-Infinity`, which is not JSON (diffusers' `lambda_min_clipped`): outside strings it becomes null, kept in its place.
@@ -147,7 +160,18 @@ fn open_shards(folder: &Path, index: &Path) -> Result<Checkpoint, Diagnostics> {
         }
     }
     let mut files = Vec::new();
-    for shard in shards {
+    let (there, missing): (Vec<&str>, Vec<&str>) = shards.iter().copied().partition(|s| folder.join(s).exists());
+    if !missing.is_empty() {
+        let count = missing.len();
+        let list = missing.into_iter().take(4).collect::<Vec<_>>().join(", ");
+        let more = if count > 4 { ", …" } else { "" };
+        problems.push(
+            Diagnostic::new("import", format!("cannot read all shards of `{shown}`: {count} were not downloaded ({list}{more})"))
+                .expected_found(format!("{} files", shards.len()), format!("{} of them", there.len()))
+                .help("fetch the shards that are missing into this folder"),
+        );
+    }
+    for shard in there {
         match Storage::open(&folder.join(shard)) {
             Ok(file) => files.push(file),
             Err(e) => problems.push(e),

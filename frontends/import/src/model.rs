@@ -25,6 +25,20 @@ pub const SHIPPED: [&str; 1] = ["digits"];
 /// Classes of a `config.json` that can be loaded.
 pub const CLASSES: [&str; 2] = ["DiT", "DiTTransformer2DModel"];
 
+/// Classes that are components of pipelines, and what they are.
+const COMPONENTS: [(&str, &str); 10] = [
+    (vae::CLASS, "the autoencoder of a pipeline"),
+    ("PixArtTransformer2DModel", "the network of a pipeline"),
+    ("SD3Transformer2DModel", "the network of a pipeline"),
+    ("FluxTransformer2DModel", "the network of a pipeline"),
+    ("T5EncoderModel", "a text encoder"),
+    ("CLIPTextModel", "a text encoder"),
+    ("CLIPTextModelWithProjection", "a text encoder"),
+    ("t5", "a text encoder"),
+    ("clip_text_model", "a text encoder"),
+    ("T5ForConditionalGeneration", "a text encoder"),
+];
+
 /// A model: what it is, its weights, and how it is sampled.
 #[derive(Clone, Debug)]
 pub struct LoadedModel {
@@ -156,8 +170,14 @@ pub fn load_folder(folder: &Path) -> Result<LoadedModel, Diagnostics> {
         if let Some(adapter) = list(folder)?.iter().find(|p| is_adapter(p)) {
             return Err(checkpoint::lora(&format!("`{}`", adapter.display())).into());
         }
+        let names = list(folder)?;
+        let help = match names.iter().any(|p| p.ends_with("transformer")) {
+            true => "fetch model_index.json, which says what the other folders are",
+            false => "give the folder that holds one of these files",
+        };
         return Err(Diagnostic::new("import", format!("`{shown}` is no model folder"))
-            .expected_found("config.json with safetensors, or model_index.json", found(&list(folder)?))
+            .expected_found("config.json with safetensors, or model_index.json", found(&names))
+            .help(help)
             .into());
     }
     let json = read_json(&config)?;
@@ -187,13 +207,19 @@ impl Architecture {
     /// # Errors
     /// The class is missing or unknown, a field is missing or wrong.
     pub fn read(origin: &str, json: &Value) -> Result<Architecture, Diagnostic> {
-        let class = text_field(origin, json, "_class_name")?;
+        // Text encoders are written by a library that names classes elsewhere.
+        let encoder = json.get("architectures").and_then(|list| list.get(0)).and_then(Value::as_str);
+        let class = match (json.get("_class_name"), encoder.or_else(|| json.get("model_type").and_then(Value::as_str))) {
+            (None, Some(encoder)) => encoder,
+            (Some(_), _) | (None, None) => text_field(origin, json, "_class_name")?,
+        };
         if !CLASSES.contains(&class) {
-            return Err(Diagnostic::new("import", format!("unknown model class in `{origin}`"))
+            let part = COMPONENTS.iter().find(|c| c.0 == class);
+            return Err(Diagnostic::new("import", format!("`{origin}` is of no class that makes pictures alone"))
                 .expected_found(CLASSES.join(" or "), format!("`{class}`"))
-                .help(match class {
-                    vae::CLASS => "an autoencoder makes no pictures alone: give the pipeline folder that holds it",
-                    _ => "this architecture is not supported yet",
+                .help(match part {
+                    Some((_, what)) => format!("this is {what}: give the pipeline folder that holds it (with model_index.json)"),
+                    None => "this architecture is not supported yet".to_string(),
                 }));
         }
         DitConfig::from_json(json).map(Architecture::Dit).map_err(|mut e| {

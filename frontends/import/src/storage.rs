@@ -1,5 +1,6 @@
 //! One safetensors file: header read and checked, bytes left where they are.
 
+use crate::files::lfs_pointer;
 use crate::map::MappedFile;
 use safetensors::tensor::{Metadata, SafeTensorError};
 use safetensors::{Dtype, SafeTensors};
@@ -69,6 +70,9 @@ impl Storage {
             Bytes::Mapped(map) => map,
             Bytes::Static(bytes) => bytes,
         };
+        if let Some(pointer) = lfs_pointer(&origin, content) {
+            return Err(pointer);
+        }
         let (header, metadata) = SafeTensors::read_metadata(content).map_err(|e| damaged(&origin, content, e))?;
         let entries = entries(&metadata, 8 + header);
         Ok(Storage { origin, bytes, entries })

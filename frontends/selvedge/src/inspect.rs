@@ -45,7 +45,8 @@ pub fn inspect_named(name: &str, request: &Request) -> Result<Value, Error> {
     let flops = flops::of_function(&module, function);
     let weights: Weights = Arc::new(Random::default());
     let options = Options { settings: request.settings.clone(), ..Options::new(Target::portable()) };
-    let compiled = compile::compile(module, weights, Value::Null, &options)?;
+    let budget = request.settings.max_memory;
+    let (compiled, _) = memory::compile_to_fit(module, weights, Value::Null, &options, budget)?;
     Ok(json!({
         "kind": "preset", "name": name, "size": format!("{width}x{height}"),
         "weights": self::weights(compiled.module()),

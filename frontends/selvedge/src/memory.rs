@@ -112,6 +112,9 @@ pub struct Freedom {
     pub size: bool,
 }
 
+/// Name of the function of a decoder without a sampling program.
+const DECODE: &str = "decode";
+
 /// How a plan fits into `budget` bytes; without one it is loaded whole.
 ///
 /// # Errors
@@ -176,24 +179,33 @@ pub fn compile_to_fit(
     let info = serde_json::from_value::<PipelineInfo>(pipeline.clone()).ok();
     let freedom = info.map_or(Freedom::default(), |i| Freedom { batch: i.batch, size: i.family != "dit" });
     let compiled = compile::compile(module.clone(), weights.clone(), pipeline.clone(), options)?;
-    let refused = match fit(compiled.manifest(), budget, freedom) {
-        Ok(residency) => return Ok((compiled, residency)),
-        Err(refused) => refused,
+    let least = |compiled: &Compiled| {
+        let manifest = compiled.manifest();
+        manifest.plans.first().map_or(0, |plan| Usage::new(manifest, plan).peak(Residency::Staged))
     };
-    if let Some(function) = module.schedule.decode.clone() {
-        // More strips than these would mostly compute halos.
-        for strips in [2, 4, 8, 16] {
-            let striped = Strips { function: function.clone(), strips }.run(module.clone())?;
+    let mut refused = match fit(compiled.manifest(), budget, freedom) {
+        Ok(residency) => return Ok((compiled, residency)),
+        Err(refused) => (least(&compiled), refused),
+    };
+    // A decoder alone is not scheduled.
+    let alone = || module.function(DECODE).filter(|_| module.schedule.is_empty()).map(|f| f.name.clone());
+    if let Some(function) = module.schedule.decode.clone().or_else(alone) {
+        // More strips than these would mostly compute halos. Those that begin earlier compute more again.
+        for (share, strips) in [4, 16, 64].into_iter().flat_map(|share| [2, 4, 8, 16].map(|strips| (share, strips))) {
+            let striped = Strips { function: function.clone(), strips, share }.run(module.clone())?;
             if striped == module {
-                break;
+                continue;
             }
             let compiled = compile::compile(striped, weights.clone(), pipeline.clone(), options)?;
-            if let Ok(residency) = fit(compiled.manifest(), budget, freedom) {
-                return Ok((compiled, residency));
+            match fit(compiled.manifest(), budget, freedom) {
+                Ok(residency) => return Ok((compiled, residency)),
+                // What is said of a refusal is said of the plan that came nearest.
+                Err(error) if least(&compiled) < refused.0 => refused = (least(&compiled), error),
+                Err(_) => {}
             }
         }
     }
-    Err(refused.into())
+    Err(refused.1.into())
 }
 
 /// The bytes that a device can be expected to give: the free memory of the machine for adapters that run on its processor;

@@ -144,6 +144,9 @@ fn plain(mut inner: Tokenizer) -> Result<Tokenizer, Diagnostic> {
 }
 
 fn parse(origin: &str, text: &str) -> Result<Tokenizer, Diagnostic> {
+    if let Some(pointer) = crate::files::lfs_pointer(origin, text.as_bytes()) {
+        return Err(pointer);
+    }
     Tokenizer::from_str(text).map_err(|e| {
         Diagnostic::new("tokenizer", format!("`{origin}` is no tokenizer: {e}")).help("fetch the file again")
     })

@@ -95,6 +95,9 @@ pub fn open(folder: &Path, settings: &Settings) -> Result<Tokenizer, Diagnostics
             .help("fetch the file again")
     };
     let bytes = std::fs::read(&path).map_err(|e| bad(e.to_string()))?;
+    if let Some(pointer) = crate::files::lfs_pointer(&path.display().to_string(), &bytes) {
+        return Err(pointer.into());
+    }
     let model = Spiece::read(&bytes).map_err(bad)?;
     tokenizer(model, settings).map_err(|e| bad(e.to_string()).into())
 }

@@ -9,7 +9,7 @@ use crate::event::{Event, Observer};
 use crate::explain;
 use crate::flops;
 use crate::gpu::{Gpu, GpuSession};
-use crate::memory::Residency;
+use crate::memory;
 use crate::session::Session;
 use crate::tune;
 use crate::weights::Weights;
@@ -174,7 +174,9 @@ fn compiled(
             })
         }
         Device::Gpu(gpu) => {
-            let compiled = compile::compile(module, weights.clone(), Value::Null, &options)?;
+            let budget = options.settings.max_memory;
+            let (compiled, residency) =
+                memory::compile_to_fit(module, weights.clone(), Value::Null, &options, budget)?;
             let mut compile_ms = Vec::new();
             let mut at = began;
             for (name, time) in compiled.report().stages {
@@ -184,7 +186,7 @@ fn compiled(
                 compile_ms.push((name, ms));
             }
             let loading = clock.now();
-            let ready = tune::ready(gpu, compiled, Residency::Whole, watch)?;
+            let ready = tune::ready(gpu, compiled, residency, watch)?;
             compile_ms.push(("load".to_string(), clock.now() - loading));
             let compiled = &ready.compiled;
             Ok(Side {

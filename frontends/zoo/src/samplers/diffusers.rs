@@ -246,7 +246,8 @@ pub(super) fn options<T: DeserializeOwned>(class: &str, config: &Value, known: &
     for (key, value) in map.iter().filter(|(k, _)| !k.starts_with('_') && *k != DROPPED) {
         if !known.contains(&key.as_str()) {
             return Err(Diagnostic::new("sampler", format!("{class} has no option `{key}`"))
-                .expected_found(known.join(", "), format!("`{key}`")));
+                .expected_found(known.join(", "), format!("`{key}`"))
+                .help("remove it from scheduler_config.json if it has no effect, or choose the class that has it"));
         }
         own.insert(key.clone(), value.clone());
     }
@@ -269,6 +270,7 @@ pub(super) fn unsupported(
 ) -> Diagnostic {
     Diagnostic::new("sampler", format!("option `{option}` of {class} is not supported with this value"))
         .expected_found(expected, found)
+        .help("change it in scheduler_config.json; the pictures will differ from those of the original schedule")
 }
 
 #[cfg(test)]
