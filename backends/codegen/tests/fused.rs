@@ -200,6 +200,21 @@ fn nothing_seen_gives_nothing() {
     );
 }
 
+/// A bias that hides every key leaves their mean, also where a block of keys is not full.
+#[test]
+fn everything_hidden_by_a_bias_gives_the_mean() {
+    for m in [1, 5, 8] {
+        check(
+            &format!("%q: f32[1,2,9,8], %k: f32[1,2,{m},8], %v: f32[1,2,{m},8], %b: f32[1,1,1,{m}]"),
+            "f32[1,2,9,8]",
+            &format!(
+                "  %mask = map %b body={{b| b * 0.0 + -1.0e30}} : f32[1,1,1,{m}]
+  %y = attention %q, %k, %v, %mask scale=0.35 causal=false : f32[1,2,9,8]"
+            ),
+        );
+    }
+}
+
 #[test]
 fn heads_are_split_and_merged_by_index() {
     let text = "fn @f(%x: f32[2,19,72], %r: f32[2,19,24], %g: f32[2,24]) -> f32[2,19,24] {

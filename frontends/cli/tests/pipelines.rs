@@ -234,12 +234,15 @@ fn folders_that_are_incomplete_or_strange() {
     }
     let only_an_index = |folder: &Path| {
         fs::remove_file(folder.join("text_encoder_3/model.safetensors")).expect("there");
-        let map = r#"{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}"#;
+        let map =
+            r#"{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}"#;
         fs::write(folder.join("text_encoder_3/model.safetensors.index.json"), map).expect("writable");
     };
     refuse("pipeline-sd3", &only_an_index, &["2 were not downloaded", "model-00002-of-00002", "fetch the shards"]);
     refuse("pipeline-sd3", &drop_file("model_index.json"), &["no model folder", "fetch model_index.json"]);
-    for (part, what) in [("transformer", "the network of a pipeline"), ("vae", "autoencoder"), ("text_encoder_3", "a text encoder")] {
+    for (part, what) in
+        [("transformer", "the network of a pipeline"), ("vae", "autoencoder"), ("text_encoder_3", "a text encoder")]
+    {
         let component = text(&fixture("pipeline-sd3").join(part));
         selvedge(&["generate", &component, "--prompt", "x"]).refused(2, &[part, what, "model_index.json"]);
     }

@@ -50,7 +50,10 @@ pub fn lfs_pointer(origin: &str, content: &[u8]) -> Option<Diagnostic> {
     }
     let what = Diagnostic::new("import", format!("`{origin}` was not downloaded"));
     let found = format!("a git-lfs pointer to it ({} bytes)", content.len());
-    Some(what.expected_found("the file itself", found).help("run `git lfs pull` in the model's folder, or fetch the file again"))
+    Some(
+        what.expected_found("the file itself", found)
+            .help("run `git lfs pull` in the model's folder, or fetch the file again"),
+    )
 }
 
 /// Python writes −∞ as `-Infinity`, which is not JSON (diffusers' `lambda_min_clipped`): outside strings it becomes null, kept in its place.
@@ -166,9 +169,12 @@ fn open_shards(folder: &Path, index: &Path) -> Result<Checkpoint, Diagnostics> {
         let list = missing.into_iter().take(4).collect::<Vec<_>>().join(", ");
         let more = if count > 4 { ", …" } else { "" };
         problems.push(
-            Diagnostic::new("import", format!("cannot read all shards of `{shown}`: {count} were not downloaded ({list}{more})"))
-                .expected_found(format!("{} files", shards.len()), format!("{} of them", there.len()))
-                .help("fetch the shards that are missing into this folder"),
+            Diagnostic::new(
+                "import",
+                format!("cannot read all shards of `{shown}`: {count} were not downloaded ({list}{more})"),
+            )
+            .expected_found(format!("{} files", shards.len()), format!("{} of them", there.len()))
+            .help("fetch the shards that are missing into this folder"),
         );
     }
     for shard in there {

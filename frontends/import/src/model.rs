@@ -209,7 +209,8 @@ impl Architecture {
     pub fn read(origin: &str, json: &Value) -> Result<Architecture, Diagnostic> {
         // Text encoders are written by a library that names classes elsewhere.
         let encoder = json.get("architectures").and_then(|list| list.get(0)).and_then(Value::as_str);
-        let class = match (json.get("_class_name"), encoder.or_else(|| json.get("model_type").and_then(Value::as_str))) {
+        let class = match (json.get("_class_name"), encoder.or_else(|| json.get("model_type").and_then(Value::as_str)))
+        {
             (None, Some(encoder)) => encoder,
             (Some(_), _) | (None, None) => text_field(origin, json, "_class_name")?,
         };
@@ -218,7 +219,9 @@ impl Architecture {
             return Err(Diagnostic::new("import", format!("`{origin}` is of no class that makes pictures alone"))
                 .expected_found(CLASSES.join(" or "), format!("`{class}`"))
                 .help(match part {
-                    Some((_, what)) => format!("this is {what}: give the pipeline folder that holds it (with model_index.json)"),
+                    Some((_, what)) => {
+                        format!("this is {what}: give the pipeline folder that holds it (with model_index.json)")
+                    }
                     None => "this architecture is not supported yet".to_string(),
                 }));
         }

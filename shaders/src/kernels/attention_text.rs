@@ -128,7 +128,8 @@ fn step(a: &Attention) -> String {
                     tests.push(format!("seen(batch, n{j}, m{c})"));
                 }
                 line(format!("let r{j}_{c} = {};", tests.join(" && ")));
-                line(format!("s{j}_{c} = select(-1.0e30f, s{j}_{c}, r{j}_{c});"));
+                // Below whatever a bias makes of a key that is there.
+                line(format!("s{j}_{c} = select(-3.4028234e38f, s{j}_{c}, r{j}_{c});"));
             }
         }
         let top = (0..kb).fold(format!("(*state)[{j}].x"), |top, c| format!("max({top}, s{j}_{c})"));

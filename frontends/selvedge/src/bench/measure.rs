@@ -175,8 +175,7 @@ fn compiled(
         }
         Device::Gpu(gpu) => {
             let budget = options.settings.max_memory;
-            let (compiled, residency) =
-                memory::compile_to_fit(module, weights.clone(), Value::Null, &options, budget)?;
+            let (compiled, residency) = memory::compile_to_fit(module, weights.clone(), Value::Null, &options, budget)?;
             let mut compile_ms = Vec::new();
             let mut at = began;
             for (name, time) in compiled.report().stages {
