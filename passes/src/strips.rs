@@ -20,10 +20,10 @@ pub struct Strips {
     pub function: String,
     /// Number of strips.
     pub strips: usize,
-    /// The value that is stored whole before the strips is at most the largest one behind it divided by this: the larger, the earlier
-    /// the strips begin, and the more is computed again.
-    pub share: usize,
 }
+
+/// The value that is stored whole before the strips is at most the largest one behind it divided by this.
+const SHARE: usize = 4;
 
 impl Pass for Strips {
     fn name(&self) -> &'static str {
@@ -35,7 +35,7 @@ impl Pass for Strips {
     /// The module is unchanged if the function does not end in such operators, or in fewer rows than strips.
     fn run(&self, mut module: Module) -> Result<Module, Diagnostic> {
         let Some(function) = module.functions.iter_mut().find(|f| f.name == self.function) else { return Ok(module) };
-        if let Some(region) = Region::find(function, self.share)
+        if let Some(region) = Region::find(function)
             && self.strips > 1
             && rows(function, region.end).is_some_and(|n| n >= 2 * self.strips)
         {
@@ -59,7 +59,7 @@ struct Region {
 }
 
 impl Region {
-    fn find(function: &Function, share: usize) -> Option<Region> {
+    fn find(function: &Function) -> Option<Region> {
         let [returned] = function.returns.as_slice() else { return None };
         // What a later operator does to the picture as a whole stays after the strips.
         let mut end = returned.value;
@@ -72,7 +72,7 @@ impl Region {
             let bytes = function.ty(last).elements()?;
             if frontier.is_empty() && last != end && function.ty(last).rank() == 4 {
                 chosen = Some((last, inside.clone()));
-                if bytes * share <= largest {
+                if bytes * SHARE <= largest {
                     break;
                 }
             }

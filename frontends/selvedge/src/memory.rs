@@ -190,11 +190,11 @@ pub fn compile_to_fit(
     // A decoder alone is not scheduled.
     let alone = || module.function(DECODE).filter(|_| module.schedule.is_empty()).map(|f| f.name.clone());
     if let Some(function) = module.schedule.decode.clone().or_else(alone) {
-        // More strips than these would mostly compute halos. Those that begin earlier compute more again.
-        for (share, strips) in [4, 16, 64].into_iter().flat_map(|share| [2, 4, 8, 16].map(|strips| (share, strips))) {
-            let striped = Strips { function: function.clone(), strips, share }.run(module.clone())?;
+        // More strips than these would mostly compute halos.
+        for strips in [2, 4, 8, 16] {
+            let striped = Strips { function: function.clone(), strips }.run(module.clone())?;
             if striped == module {
-                continue;
+                break;
             }
             let compiled = compile::compile(striped, weights.clone(), pipeline.clone(), options)?;
             match fit(compiled.manifest(), budget, freedom) {

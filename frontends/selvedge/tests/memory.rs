@@ -146,13 +146,13 @@ fn strips_equal_the_whole_picture() {
     let whole = decoded(&module, &latent, None);
     let device = gpu();
     let options = Options::new(device.target());
-    for (strips, share) in [(2, 4), (3, 4), (7, 4), (3, 64)] {
-        let striped = Strips { function: "decode".into(), strips, share }.run(module.clone()).expect("a decoder");
+    for strips in [2, 3, 7] {
+        let striped = Strips { function: "decode".into(), strips }.run(module.clone()).expect("a decoder");
         assert_ne!(striped, module);
         selvedge_ir::verify::verify(&striped).unwrap_or_else(|e| panic!("{e}"));
         let distance = compare::compare(&decoded(&striped, &latent, None), &whole, 2e-6);
         assert!(distance.ok(), "{strips} strips on the host: {distance:?}");
-        if (strips, share) == (2, 4) {
+        if strips == 2 {
             let distance = compare::compare(&decoded(&striped, &latent, Some((&device, &options))), &whole, 1e-5);
             assert!(distance.ok(), "{strips} strips on the adapter: {distance:?}");
         }
@@ -168,13 +168,10 @@ fn strips_take_less_memory() {
         let compiled = compile::compile(module, random(), Value::Null, &options).expect("it compiles");
         Usage::new(compiled.manifest(), &compiled.manifest().plans[0]).arena
     };
-    let striped = |share| {
-        let strips = Strips { function: "decode".into(), strips: 8, share };
-        arena(strips.run(module.clone()).expect("a decoder"))
-    };
-    let (late, early, whole) = (striped(4), striped(16), arena(module.clone()));
-    // What is left is the resolution before the strips: three activations of 512 channels at 256 × 256, or at 128 × 128.
-    assert!(late * 3 < whole * 2 && early * 2 < late, "{early} and {late} of {whole} bytes");
+    let striped = Strips { function: "decode".into(), strips: 8 }.run(module.clone()).expect("a decoder");
+    let (whole, striped) = (arena(module), arena(striped));
+    // What is left is the resolution before the strips: three activations of 512 channels at 256 × 256.
+    assert!(striped * 3 < whole * 2, "{striped} of {whole} bytes");
 }
 
 #[test]
