@@ -255,8 +255,9 @@ pub(super) fn options<T: DeserializeOwned>(class: &str, config: &Value, known: &
     for (key, value) in &own {
         let alone = Value::Object([(key.clone(), value.clone())].into_iter().collect());
         if let Err(e) = serde_json::from_value::<T>(alone) {
-            return Err(Diagnostic::new("sampler", format!("option `{key}` of {class} is not supported: {e}"))
-                .help("change it in scheduler_config.json; the pictures will differ from those of the original schedule"));
+            return Err(Diagnostic::new("sampler", format!("option `{key}` of {class} is not supported: {e}")).help(
+                "change it in scheduler_config.json; the pictures will differ from those of the original schedule",
+            ));
         }
     }
     serde_json::from_value(Value::Object(own)).map_err(|e| Diagnostic::new("sampler", format!("{class}: {e}")))
