@@ -70,6 +70,8 @@ pub struct Options {
     pub whole: bool,
     /// Bytes that weights joined for one product may have; absent where joined weights would be copied.
     pub joined_bytes: Option<usize>,
+    /// Which of the best programs of a function is taken; see [`Saturate::ranks`].
+    pub ranks: BTreeMap<String, usize>,
 }
 
 impl Default for Options {
@@ -82,6 +84,7 @@ impl Default for Options {
             rates: Rates::default(),
             whole: false,
             joined_bytes: Some(JOINED_BYTES),
+            ranks: BTreeMap::new(),
         }
     }
 }
@@ -130,7 +133,7 @@ pub fn passes(options: &Options) -> Vec<Box<dyn Pass>> {
         passes.push(Box::new(CanonicalContract));
         passes.push(Box::new(Canonicalize));
         // After everything that always helps: the graph starts small.
-        passes.push(Box::new(Saturate::new(options.rates, strategy)));
+        passes.push(Box::new(Saturate { ranks: options.ranks.clone(), ..Saturate::new(options.rates, strategy) }));
         // Kernels want few maps.
         passes.push(Box::new(MergeMaps));
         // Merging makes equal maps.

@@ -6,13 +6,15 @@ use selvedge_ir::scalar::{Binary, Body, Unary};
 use selvedge_ir::spec::ContractSpec;
 use selvedge_ir::{DType, Function, Op};
 use selvedge_passes::saturate::{Limits, Match, Phase, Rates, Rule, Saturate, Strategy, Term};
+use selvedge_passes::{Notes, Pass};
+use std::collections::BTreeMap;
 
 fn function(text: &str) -> Function {
     parse(text).unwrap_or_else(|e| panic!("{e}")).functions.remove(0)
 }
 
 fn engine(rules: Vec<Rule>, strategy: Strategy) -> Saturate {
-    Saturate { rules, rates: Rates::default(), limits: Limits::default(), strategy }
+    Saturate { rules, rates: Rates::default(), limits: Limits::default(), strategy, ranks: BTreeMap::new() }
 }
 
 fn kinds(function: &Function) -> Vec<&'static str> {
@@ -49,6 +51,24 @@ fn the_cheaper_order_of_a_chain_is_taken_by_both_strategies() {
         let shapes: Vec<String> = best.values.iter().map(|v| v.ty.to_string()).collect();
         assert_eq!(shapes[3..], ["f32[512,1]", "f32[512,1]"], "{strategy:?}");
     }
+}
+
+#[test]
+fn a_rank_takes_a_program_next_to_the_best() {
+    let module = parse(CHAIN).unwrap();
+    let run = |rank: usize| {
+        let engine = Saturate { ranks: [("f".to_string(), rank)].into(), ..engine(vec![reassociate()], Strategy::Saturate) };
+        let mut notes = Notes::default();
+        let function = engine.run_noting(module.clone(), &mut notes).unwrap().functions.remove(0);
+        (function, notes)
+    };
+    let (best, notes) = run(0);
+    let (next, _) = run(1);
+    assert_eq!(next, notes.next_best[0][0]);
+    assert_ne!(best, next);
+    assert!(notes.saturation[0].best[0] < notes.saturation[0].best[1]);
+    // There are no more programs than that: the best stays.
+    assert_eq!(run(9).0, best);
 }
 
 #[test]

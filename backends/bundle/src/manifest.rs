@@ -114,6 +114,9 @@ pub enum Access {
 pub struct Plan {
     /// What the size is, for people and for choosing: `batch=2 height=28 width=28`.
     pub size: String,
+    /// How it was chosen among the plans that were considered, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub chosen: String,
     /// Buffers to allocate, by index from regions. Their sum is the planned peak.
     pub buffers: Vec<Buffer>,
     /// Where weights go.

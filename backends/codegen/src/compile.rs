@@ -230,6 +230,7 @@ impl<'m> Compiler<'m> {
         let slots = self.slots()?;
         let plan = Plan {
             size: options.size.clone(),
+            chosen: String::new(),
             buffers,
             weights: slots,
             functions: plan_functions,

@@ -11,6 +11,9 @@ pub fn plan(manifest: &Manifest, plan: &Plan) -> String {
     if !plan.size.is_empty() {
         line(&mut out, 1, format!("size {}", plan.size));
     }
+    if !plan.chosen.is_empty() {
+        line(&mut out, 1, format!("chosen {}", plan.chosen));
+    }
     for (i, buffer) in plan.buffers.iter().enumerate() {
         let access = match buffer.access {
             Access::Read => "read",

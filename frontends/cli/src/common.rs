@@ -71,7 +71,7 @@ impl OptimizerArg {
 impl StorageArg {
     /// As settings of a compilation.
     pub fn settings(&self, optimizer: Optimizer) -> Settings {
-        Settings { optimizer, dtype: self.dtype, max_memory: self.memory.max_memory }
+        Settings { optimizer, dtype: self.dtype, max_memory: self.memory.max_memory, ..Default::default() }
     }
 }
 

@@ -35,8 +35,13 @@ fn winners_are_kept_used_and_dropped_when_they_fail() {
     let (first, _) = bench(cache.path(), &["--tune", "quick"]);
     let measured = first["tuned"]["measured"].as_u64().expect("a number");
     assert!(measured > 0, "{first}");
+    // A block has programs next to the best, and the cost model's choice was put to the test.
+    let programs = first["tuned"]["programs"].as_array().expect("a list");
+    assert!(!programs.is_empty() && programs.iter().all(|p| p["ms"].is_number() || p["why"].is_string()), "{first}");
+    assert!(programs.iter().any(|p| p["ms"].is_number()), "{first}");
     let (again, _) = bench(cache.path(), &["--tune", "quick"]);
     assert_eq!(again["tuned"]["measured"], json!(0), "everything is known: {again}");
+    assert_eq!(again["tuned"]["programs"], json!([]), "programs, too: {again}");
     let (unmeasured, _) = bench(cache.path(), &[]);
     assert_eq!(unmeasured["tuned"], Value::Null);
     // Another winner than the default is used without measuring; one that is no candidate is dropped, and named.

@@ -59,6 +59,8 @@ pub struct Settings {
     pub optimizer: Optimizer,
     /// Float type in which the weights of products are stored; as the checkpoint has them if absent.
     pub dtype: Option<DType>,
+    /// Which of the best programs of a function is taken, by its name (1: next to the best), where that was measured.
+    pub ranks: BTreeMap<String, usize>,
     /// Device memory that a session may take, in bytes; absent: what the device is known to have.
     pub max_memory: Option<u64>,
 }
@@ -76,6 +78,8 @@ pub struct Compiled {
     tunables: BTreeMap<String, Tunable>,
     target: Target,
     unfused: bool,
+    /// What it was compiled from, and how.
+    source: Arc<(Module, Options)>,
     /// Files that the front end needs, by name.
     files: BTreeMap<String, Vec<u8>>,
 }
@@ -150,11 +154,8 @@ impl Compiled {
         let lowered = selvedge_codegen::compile(&self.module, &self.target, &options).map_err(refused)?;
         let mut manifest = lowered.manifest;
         manifest.pipeline = self.manifest.pipeline.clone();
-        for weight in &mut manifest.weights {
-            if let Some(known) = self.manifest.weights.iter().find(|w| w.name == weight.name) {
-                (weight.hash, weight.link) = (known.hash.clone(), known.link.clone());
-            }
-        }
+        manifest.plans[0].chosen = self.manifest.plans[0].chosen.clone();
+        self.same_weights(&mut manifest);
         Ok(Compiled {
             manifest,
             kernels: lowered.kernels,
@@ -166,8 +167,39 @@ impl Compiled {
             tunables: lowered.tunables,
             target: self.target.clone(),
             unfused: self.unfused,
+            source: self.source.clone(),
             files: self.files.clone(),
         })
+    }
+    /// Hashes and links of weights that this plan has, too.
+    fn same_weights(&self, manifest: &mut Manifest) {
+        for weight in &mut manifest.weights {
+            if let Some(known) = self.manifest.weights.iter().find(|w| w.name == weight.name) {
+                (weight.hash, weight.link) = (known.hash.clone(), known.link.clone());
+            }
+        }
+    }
+    /// Which of the best programs each function has; see [`Settings::ranks`].
+    pub fn ranks(&self) -> &BTreeMap<String, usize> {
+        &self.source.1.settings.ranks
+    }
+    /// The same program with others of the best programs of functions; see [`Settings::ranks`].
+    ///
+    /// # Errors
+    /// As [`compile`].
+    pub fn ranked(&self, ranks: &BTreeMap<String, usize>) -> Result<Compiled, Error> {
+        let (module, options) = self.source.as_ref();
+        let settings = Settings { ranks: ranks.clone(), ..options.settings.clone() };
+        let options = Options { dump: None, settings, ..options.clone() };
+        let pipeline = self.manifest.pipeline.clone();
+        let mut other = compile(module.clone(), self.weights.clone(), pipeline, &options)?;
+        self.same_weights(&mut other.manifest);
+        other.files = self.files.clone();
+        Ok(other)
+    }
+    /// Says in the plan how it was chosen.
+    pub fn set_chosen(&mut self, how: String) {
+        self.manifest.plans[0].chosen = how;
     }
     /// Self-tests of the kernel families of the plan; see [`crate::selftest`].
     ///
@@ -328,6 +360,7 @@ pub(crate) fn lowered(module: Module, weights: Weights, options: &Options) -> Re
     let how = selvedge_codegen::Options { unfused, ..Default::default() };
     let lowered = selvedge_codegen::compile(&module, &options.target, &how).map_err(refused)?;
     let (manifest, kernels, constants) = (lowered.manifest, lowered.kernels, lowered.constants);
+    let source = Arc::new((module.clone(), options.clone()));
     let (stages, notes, target, tunables) = (Vec::new(), Notes::default(), options.target.clone(), lowered.tunables);
     Ok(Compiled {
         manifest,
@@ -340,6 +373,7 @@ pub(crate) fn lowered(module: Module, weights: Weights, options: &Options) -> Re
         target,
         tunables,
         unfused,
+        source,
         files: BTreeMap::new(),
     })
 }
@@ -351,6 +385,7 @@ pub(crate) fn lowered(module: Module, weights: Weights, options: &Options) -> Re
 pub fn compile(module: Module, weights: Weights, pipeline: Value, options: &Options) -> Result<Compiled, Error> {
     let mut dump = Dump::new(options.dump.as_deref())?;
     let mut stages = Vec::new();
+    let source = Arc::new((module.clone(), options.clone()));
     let all = passes(&options.settings, &options.target, Placing::ByPlan);
     let mut notes = Notes::default();
     let module = run_passes(module, all.iter().map(Box::as_ref), &mut dump, &mut stages, &mut notes)?;
@@ -361,6 +396,11 @@ pub fn compile(module: Module, weights: Weights, pipeline: Value, options: &Opti
     stages.push(("codegen".to_string(), started.elapsed()));
     let mut manifest = lowered.manifest;
     manifest.pipeline = pipeline;
+    let how = match options.settings.optimizer {
+        Optimizer::None => "as the model says",
+        Optimizer::Greedy | Optimizer::Saturate => "by the cost model",
+    };
+    manifest.plans.iter_mut().for_each(|p| p.chosen = how.to_string());
     manifest.weights.iter().filter(|w| w.hash.is_empty()).try_for_each(|w| declared(&module, &w.name).map(|_| ()))?;
     dump.stage("plan.txt", || explain::text(&manifest, None, true))?;
     dump.kernels(manifest.kernels.iter().zip(&lowered.kernels).map(|(k, text)| (k.name.as_str(), text.as_str())))?;
@@ -376,6 +416,7 @@ pub fn compile(module: Module, weights: Weights, pipeline: Value, options: &Opti
         tunables: lowered.tunables,
         target: options.target.clone(),
         unfused,
+        source,
         files,
     })
 }
@@ -533,7 +574,7 @@ pub(crate) fn passes(settings: &Settings, target: &Target, placing: Placing) -> 
         Placing::OneByOne => None,
     };
     let options =
-        selvedge_passes::Options { optimizer: settings.optimizer, rates, whole, joined_bytes, ..Default::default() };
+        selvedge_passes::Options { optimizer: settings.optimizer, rates, whole, joined_bytes, ranks: settings.ranks.clone(), ..Default::default() };
     store.into_iter().chain(selvedge_passes::passes(&options)).collect()
 }
 

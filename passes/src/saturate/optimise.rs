@@ -44,12 +44,14 @@ pub struct Saturate {
     pub limits: Limits,
     /// How the rules are used.
     pub strategy: Strategy,
+    /// Which of the best programs of a function is taken, by its name: 1 is next to the best. Others get the best.
+    pub ranks: BTreeMap<String, usize>,
 }
 
 impl Saturate {
     /// All rules, for a device.
     pub fn new(rates: Rates, strategy: Strategy) -> Saturate {
-        Saturate { rules: rules::all(), rates, limits: Limits::default(), strategy }
+        Saturate { rules: rules::all(), rates, limits: Limits::default(), strategy, ranks: BTreeMap::new() }
     }
     /// One function: the best program, what was done, and the programs next to the best (best first, without it).
     ///
@@ -197,7 +199,8 @@ impl Pass for Saturate {
     fn run_noting(&self, mut module: Module, notes: &mut Notes) -> Result<Module, Diagnostic> {
         for function in &mut module.functions {
             let (best, report, others) = self.function(function)?;
-            *function = best;
+            let rank = self.ranks.get(&function.name).copied().unwrap_or(0);
+            *function = rank.checked_sub(1).and_then(|next| others.get(next)).unwrap_or(&best).clone();
             notes.saturation.push(report);
             notes.next_best.push(others);
         }

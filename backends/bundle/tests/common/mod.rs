@@ -82,6 +82,7 @@ pub fn manifest() -> Manifest {
         kernels: vec![kernel(KERNELS[0], &[Access::Read, Access::ReadWrite]), kernel(KERNELS[1], &[Access::ReadWrite])],
         plans: vec![Plan {
             size: "batch=1".to_string(),
+            chosen: String::new(),
             buffers: vec![
                 Buffer { label: "weights".to_string(), bytes: 768, access: Access::Read, stage: None },
                 Buffer { label: "arena".to_string(), bytes: 1024, access: Access::ReadWrite, stage: None },

@@ -55,6 +55,7 @@ impl Program {
             kernels: vec![],
             plans: vec![Plan {
                 size: "only".to_string(),
+                chosen: String::new(),
                 buffers: buffers.iter().enumerate().map(buffer).collect(),
                 weights: vec![],
                 functions: vec![],

@@ -16,6 +16,9 @@ pub fn text(manifest: &Manifest, function: Option<&str>, origins: bool) -> Strin
     let _ = writeln!(out, "{} for {}", manifest.name, manifest.target.name);
     for plan in &manifest.plans {
         let _ = writeln!(out, "plan {}: {} of device memory", plan.size, bytes(plan.peak_bytes()));
+        if !plan.chosen.is_empty() {
+            let _ = writeln!(out, "  chosen {}", plan.chosen);
+        }
         for buffer in &plan.buffers {
             let _ = writeln!(out, "  buffer {:<16} {:>11}", buffer.label, bytes(buffer.bytes));
         }

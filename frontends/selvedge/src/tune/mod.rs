@@ -1,12 +1,15 @@
 //! Choosing kernels by measurement: candidates of each unit are timed on the device, in the plan they belong to.
 //!
-//! Every round compiles the plan with another candidate of every unit, runs it on the same inputs, compares the outputs with
+//! First the programs: of each function the optimiser keeps the few that its cost model finds best, and whole functions say which
+//! it is ([`plans`]). Then the kernels: every round compiles the plan with another candidate of every unit, runs it on the same inputs, compares the outputs with
 //! the default's, and times each dispatch by the device's timestamps. The winners together must then be faster than the
 //! defaults in whole functions, run in turns; otherwise the defaults stay. Winners are kept in the [`crate::cache`].
 
 mod measure;
+mod plans;
 mod store;
 
+pub use plans::Rival;
 pub use store::Store;
 
 use crate::cache::DeviceCache;
@@ -74,6 +77,8 @@ impl Level {
 /// What tuning found.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
+    /// Programs of functions that were measured against the one that the cost model finds best.
+    pub programs: Vec<Rival>,
     /// Units that were measured.
     pub measured: usize,
     /// Units whose default was replaced: key, default and winner.
@@ -91,16 +96,18 @@ impl Report {
             Some((before, after)) => format!(": {before:.2} ms with the defaults, {after:.2} ms with the winners"),
             None => String::new(),
         };
-        let mut lines = vec![format!("{} units measured, {} changed{whole}", self.measured, self.changed.len())];
+        let mut lines: Vec<String> = self.programs.iter().map(ToString::to_string).collect();
+        lines.push(format!("{} units measured, {} changed{whole}", self.measured, self.changed.len()));
         lines.extend(self.changed.iter().map(|(key, a, b)| format!("  {key}: {b} instead of {a}")));
         lines.extend(self.rejected.iter().map(|(key, c, why)| format!("  {key}: {c} is rejected: {why}")));
         lines
     }
-    /// `{"measured", "changed": [{"unit", "default", "choice"}], "rejected": […], "default_ms", "tuned_ms"}`
+    /// `{"programs": [{"function", "rank", "model_us", "best_ms", "ms", "taken", "why"}], "measured", "changed": [{"unit", "default", "choice"}], "rejected": […], "default_ms", "tuned_ms"}`
     pub fn to_json(&self) -> Value {
         let changed = self.changed.iter().map(|(key, a, b)| json!({ "unit": key, "default": a, "choice": b }));
         let rejected = self.rejected.iter().map(|(key, c, why)| json!({ "unit": key, "choice": c, "why": why }));
         json!({
+            "programs": self.programs.iter().map(Rival::to_json).collect::<Vec<_>>(),
             "measured": self.measured, "changed": changed.collect::<Vec<_>>(), "rejected": rejected.collect::<Vec<_>>(),
             "default_ms": self.whole_ms.map(|w| w.0), "tuned_ms": self.whole_ms.map(|w| w.1),
         })
@@ -166,6 +173,7 @@ fn chosen(compiled: &Compiled) -> Choices {
 pub fn cached(gpu: &Gpu, compiled: Compiled, events: &mut Observer) -> Result<Compiled, Error> {
     let cache = DeviceCache::of(gpu);
     let store = Store::read(&cache);
+    let compiled = plans::known(&store, compiled, gpu)?;
     let relevant = relevant(&store.choices(), &compiled);
     let (choices, mut dropped) = sift(relevant, |choices| compiled.again(choices).map(|_| ()));
     let stale = store.stale(compiled.tunables()).into_iter();
@@ -233,14 +241,16 @@ pub fn tune(gpu: &Gpu, compiled: Compiled, level: Level, events: &mut Observer) 
     }
     let cache = DeviceCache::of(gpu);
     let mut store = Store::read(&cache);
+    let (compiled, programs) = plans::choose(gpu, compiled, level, &mut store, events)?;
     let open: Vec<String> = compiled
         .tunables()
         .iter()
-        .filter(|(key, t)| t.candidates.len() > 1 && !t.dispatches.is_empty() && !store.knows(key, t))
+        .filter(|(key, t)| t.candidates.len() > 1 && !t.dispatches.is_empty() && store.winner(key, &t.candidates).is_none())
         .map(|(key, _)| key.clone())
         .collect();
     if open.is_empty() {
-        return Ok((cached(gpu, compiled, events)?, Report::default()));
+        store.write(&cache, &[]);
+        return Ok((cached(gpu, compiled, events)?, Report { programs, ..Report::default() }));
     }
     let count = |key: &String| compiled.tunables()[key].candidates.len().min(level.candidates().saturating_add(1));
     let rounds = open.iter().map(count).max().unwrap_or(1);
@@ -250,7 +260,7 @@ pub fn tune(gpu: &Gpu, compiled: Compiled, level: Level, events: &mut Observer) 
         done += 1;
         events(Event::Tune { done, total });
     };
-    let mut report = Report { measured: open.len(), ..Report::default() };
+    let mut report = Report { measured: open.len(), programs, ..Report::default() };
     let inputs = Inputs::of(&compiled)?;
     // The winners of earlier runs stay in place while the others are measured.
     let mut base = relevant(&store.choices(), &compiled);
@@ -325,7 +335,7 @@ pub fn tune(gpu: &Gpu, compiled: Compiled, level: Level, events: &mut Observer) 
         if choice != tunable.candidates[0] {
             report.changed.push((key.clone(), tunable.candidates[0].clone(), choice.clone()));
         }
-        store.insert(key, tunable, &choice);
+        store.insert(key, &tunable.candidates, &choice);
     }
     store.write(&cache, &[]);
     Ok((compiled.again(&chosen)?, report))

@@ -48,8 +48,8 @@ impl Store {
         cache.write(FILE, text.as_bytes());
     }
     /// Notes a winner.
-    pub fn insert(&mut self, key: &str, tunable: &Tunable, choice: &str) {
-        let winner = Winner { choice: choice.to_string(), candidates: tunable.candidates.clone() };
+    pub fn insert(&mut self, key: &str, candidates: &[String], choice: &str) {
+        let winner = Winner { choice: choice.to_string(), candidates: candidates.to_vec() };
         self.winners.insert(key.to_string(), winner);
     }
     /// Forgets one.
@@ -60,9 +60,9 @@ impl Store {
     pub fn choices(&self) -> Choices {
         self.winners.iter().map(|(key, w)| (key.clone(), w.choice.clone())).collect()
     }
-    /// True if the unit was measured with the candidates that it has now.
-    pub fn knows(&self, key: &str, tunable: &Tunable) -> bool {
-        self.winners.get(key).is_some_and(|w| w.candidates == tunable.candidates)
+    /// The winner, if what there is to choose from is what was measured.
+    pub fn winner(&self, key: &str, candidates: &[String]) -> Option<&str> {
+        self.winners.get(key).filter(|w| w.candidates == candidates).map(|w| w.choice.as_str())
     }
     /// Winners that are no candidates any more: key and name.
     pub fn stale(&self, tunables: &BTreeMap<String, Tunable>) -> Vec<(String, String)> {
