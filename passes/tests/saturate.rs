@@ -57,7 +57,8 @@ fn the_cheaper_order_of_a_chain_is_taken_by_both_strategies() {
 fn a_rank_takes_a_program_next_to_the_best() {
     let module = parse(CHAIN).unwrap();
     let run = |rank: usize| {
-        let engine = Saturate { ranks: [("f".to_string(), rank)].into(), ..engine(vec![reassociate()], Strategy::Saturate) };
+        let engine =
+            Saturate { ranks: [("f".to_string(), rank)].into(), ..engine(vec![reassociate()], Strategy::Saturate) };
         let mut notes = Notes::default();
         let function = engine.run_noting(module.clone(), &mut notes).unwrap().functions.remove(0);
         (function, notes)

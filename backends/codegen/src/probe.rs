@@ -50,7 +50,14 @@ pub fn plan() -> Compiled {
     ];
     let bytes = stored.max(copy.bytes()).next_multiple_of(ALIGN);
     let buffer = Buffer { label: "probe".to_string(), bytes, access: Usage::ReadWrite, stage: None };
-    let plan = Plan { size: String::new(), chosen: String::new(), buffers: vec![buffer], weights: Vec::new(), functions, schedule: None };
+    let plan = Plan {
+        size: String::new(),
+        chosen: String::new(),
+        buffers: vec![buffer],
+        weights: Vec::new(),
+        functions,
+        schedule: None,
+    };
     let manifest = Manifest {
         format: FORMAT,
         producer: concat!("selvedge ", env!("CARGO_PKG_VERSION")).to_string(),

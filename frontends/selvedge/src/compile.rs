@@ -573,8 +573,14 @@ pub(crate) fn passes(settings: &Settings, target: &Target, placing: Placing) -> 
         Placing::ByPlan => Some(usize::try_from(target.max_binding_bytes).unwrap_or(usize::MAX)),
         Placing::OneByOne => None,
     };
-    let options =
-        selvedge_passes::Options { optimizer: settings.optimizer, rates, whole, joined_bytes, ranks: settings.ranks.clone(), ..Default::default() };
+    let options = selvedge_passes::Options {
+        optimizer: settings.optimizer,
+        rates,
+        whole,
+        joined_bytes,
+        ranks: settings.ranks.clone(),
+        ..Default::default()
+    };
     store.into_iter().chain(selvedge_passes::passes(&options)).collect()
 }
 

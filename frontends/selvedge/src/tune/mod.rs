@@ -245,7 +245,9 @@ pub fn tune(gpu: &Gpu, compiled: Compiled, level: Level, events: &mut Observer) 
     let open: Vec<String> = compiled
         .tunables()
         .iter()
-        .filter(|(key, t)| t.candidates.len() > 1 && !t.dispatches.is_empty() && store.winner(key, &t.candidates).is_none())
+        .filter(|(key, t)| {
+            t.candidates.len() > 1 && !t.dispatches.is_empty() && store.winner(key, &t.candidates).is_none()
+        })
         .map(|(key, _)| key.clone())
         .collect();
     if open.is_empty() {
