@@ -33,6 +33,8 @@ pub const TABLE_ROWS: usize = 16;
 pub struct Hoist {
     /// What a kept value must save.
     pub prices: Prices,
+    /// It has run before: what it moves now is not told, since what the step computes is no longer what the model says.
+    pub again: bool,
 }
 
 impl Pass for Hoist {
@@ -105,6 +107,9 @@ impl Pass for Hoist {
         Ok(module)
     }
     fn run_noting(&self, module: Module, notes: &mut Notes) -> Result<Module, Diagnostic> {
+        if self.again {
+            return self.run(module);
+        }
         let before = Census::of(&module);
         let module = self.run(module)?;
         let savings = before.savings(&module);

@@ -138,6 +138,9 @@ pub fn passes(options: &Options) -> Vec<Box<dyn Pass>> {
         passes.push(Box::new(MergeMaps));
         // Merging makes equal maps.
         passes.push(Box::new(Canonicalize));
+        // Rules make terms of weights alone (a low-rank update becomes part of its weight), and count on it that they run once.
+        passes.push(Box::new(Hoist { again: true, ..Hoist::default() }));
+        passes.push(Box::new(Canonicalize));
     }
     // Last: all passes leave behind what is no longer read.
     passes.push(Box::new(DeadCode));

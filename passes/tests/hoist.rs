@@ -11,7 +11,7 @@ use selvedge_passes::{InlineCalls, Pass};
 
 /// Everything that may move does.
 fn eager() -> Hoist {
-    Hoist { prices: Prices { keep: 0, keep_row: 0, least: 0 } }
+    Hoist { prices: Prices { keep: 0, keep_row: 0, least: 0 }, ..Hoist::default() }
 }
 
 /// Outputs and traces of a run, as text, so that a NaN equals itself.

@@ -279,6 +279,8 @@ fn chain(m: &Match) -> Result<Term, Refusal> {
             kept.push(*l);
         }
     }
+    // As checkpoints lay weights out: columns before what is summed, so that updates of a weight meet it in its own layout.
+    kept.sort_by_key(|l| !out.contains(l));
     let extent = |l: &u8| {
         let of = |letters: &[u8], name: &str| letters.iter().position(|x| x == l).map(|i| m.sizes(name)[i]);
         of(&inner.a, "x").or_else(|| of(&inner.b, "a")).or_else(|| of(&b, "b")).expect("a letter of an operand")
