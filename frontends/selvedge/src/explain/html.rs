@@ -179,19 +179,26 @@ fn order(block: &str) -> (String, usize) {
     }
 }
 
-/// Values by block: that of the last weight below a value, by its path up to a number (`blocks.3`).
+/// Values by block: that of the last weight below a value, blocks in the order in which the program comes to them.
 fn blocks(function: &Function) -> BTreeMap<String, Vec<ValueId>> {
-    let mut of: Vec<Option<String>> = Vec::with_capacity(function.values.len());
+    let mut names: Vec<String> = Vec::new();
+    let mut of: Vec<Option<usize>> = Vec::with_capacity(function.values.len());
     let mut found: BTreeMap<String, Vec<ValueId>> = BTreeMap::new();
     for id in function.ids() {
         let own = match function.op(id) {
-            Some((Op::Weight(w), _)) => block_of(&w.name),
-            _ => function.reads(id).iter().filter_map(|a| of[a.0 as usize].clone()).max_by_key(|b| order(b)),
+            Some((Op::Weight(w), _)) => block_of(&w.name).map(|block| {
+                names.iter().position(|known| *known == block).unwrap_or_else(|| {
+                    names.push(block);
+                    names.len() - 1
+                })
+            }),
+            Some(_) | None => function.reads(id).iter().filter_map(|a| of[a.0 as usize]).max(),
         };
         of.push(own);
     }
     for id in shown(function) {
-        found.entry(of[id.0 as usize].clone().unwrap_or_default()).or_default().push(id);
+        let block = of[id.0 as usize].map_or_else(String::new, |at| names[at].clone());
+        found.entry(block).or_default().push(id);
     }
     found
 }
@@ -294,5 +301,18 @@ mod tests {
         assert!(page.contains("kernels: 1") && page.contains("dispatch 0 of f"), "{page}");
         assert_eq!(page.matches("<details").count(), page.matches("</details>").count());
         assert!(!page.contains("http") && !page.contains("src=") && !page.contains("url("));
+    }
+
+    #[test]
+    fn a_value_belongs_to_the_block_that_the_program_came_to_last() {
+        let text = "weight \"t_embedder.mlp.0.w\" : f32[2,2]\nweight \"blocks.0.w\" : f32[2,2]\n\nfn @f(%x: f32[2,2]) {\n  \
+                    %e = weight \"t_embedder.mlp.0.w\" : f32[2,2]\n  \
+                    %c = contract %x, %e spec=[ik,kj->ij] dtype=f32 : f32[2,2]\n  \
+                    %w = weight \"blocks.0.w\" : f32[2,2]\n  \
+                    %y = contract %c, %w spec=[ik,kj->ij] dtype=f32 : f32[2,2]\n  return y=%y\n}";
+        let module = selvedge_ir::parse::parse(text).unwrap();
+        let found = blocks(&module.functions[0]);
+        let counts: Vec<(&str, usize)> = found.iter().map(|(block, values)| (block.as_str(), values.len())).collect();
+        assert_eq!(counts, [("", 1), ("blocks.0", 1), ("t_embedder.mlp.0", 1)]);
     }
 }
