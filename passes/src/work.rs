@@ -68,6 +68,15 @@ pub fn flops(function: &Function, id: ValueId) -> u64 {
     counted(function, id, 1)
 }
 
+/// Operations of products alone (contractions, convolutions, attention), 2 for each multiply-add: what throughput is told by.
+pub fn products(function: &Function, id: ValueId) -> u64 {
+    let multiplies = |(op, args): (&Op, &[ValueId])| match op {
+        Op::Contract(_) | Op::Attention(_) | Op::LocalAttention(_) => true,
+        op => matches!(op, Op::Window(_)) && args.len() > 1,
+    };
+    if function.op(id).is_some_and(multiplies) { counted(function, id, 0) } else { 0 }
+}
+
 fn counted(function: &Function, id: ValueId, transcendental: u64) -> u64 {
     let Some((op, args)) = function.op(id) else { return 0 };
     let sizes = |id: ValueId| function.ty(id).shape.get().unwrap_or_default();

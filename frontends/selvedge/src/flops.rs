@@ -1,7 +1,8 @@
 //! Floating-point operations of a module, counted from its contractions: 2 for each multiply-add.
 
 use selvedge_ir::func::Def;
-use selvedge_ir::{Function, Module, Op, ValueId};
+use selvedge_ir::{Module, Op};
+use selvedge_passes::work;
 use std::collections::BTreeMap;
 
 /// Operations of one call of a function; calls inside are counted, symbols count as 0.
@@ -23,7 +24,7 @@ pub fn by_part(module: &Module, name: &str, part: &dyn Fn(&str) -> usize) -> BTr
             Def::Op { .. } | Def::Result { .. } => None,
         };
         parts.push(own.max(behind));
-        *all.entry(own.max(behind)).or_default() += of_value(function, id);
+        *all.entry(own.max(behind)).or_default() += work::products(function, id);
     }
     for call in &function.calls {
         let behind = call.args.iter().filter_map(|a| parts.get(a.0 as usize).copied().flatten()).max();
@@ -39,55 +40,8 @@ fn count(module: &Module, name: &str, known: &mut BTreeMap<String, u64>) -> u64 
     }
     let Some(function) = module.function(name) else { return 0 };
     known.insert(name.to_string(), 0); // a recursive module is refused by the verifier
-    let own: u64 = function.ids().map(|id| of_value(function, id)).sum();
+    let own: u64 = function.ids().map(|id| work::products(function, id)).sum();
     let inner: u64 = function.calls.iter().map(|c| count(module, &c.function, known)).sum();
     known.insert(name.to_string(), own + inner);
     own + inner
-}
-
-/// Operations of one value: contractions, convolutions and attention; everything else is free.
-fn of_value(function: &Function, id: ValueId) -> u64 {
-    let Def::Op { op, args } = &function.value(id).def else { return 0 };
-    let sizes = |id: ValueId| function.ty(id).shape.get().unwrap_or_default();
-    let product = |s: &[usize]| s.iter().map(|&n| n as u64).product::<u64>();
-    let out = product(&sizes(id));
-    match op {
-        Op::Contract(c) => {
-            let a = sizes(args[0]);
-            let summed = c.spec.a.iter().zip(&a).filter(|(l, _)| !c.spec.out.contains(l));
-            2 * out * summed.map(|(_, &n)| n as u64).product::<u64>()
-        }
-        Op::Window(_) => args.get(1).map_or(0, |k| 2 * out * sizes(*k).get(1..).map_or(0, product)),
-        Op::Attention(_) | Op::LocalAttention(_) => {
-            let (q, v) = (sizes(args[0]), sizes(args[2]));
-            match (q.as_slice(), v.as_slice()) {
-                (&[b, h, n, d], &[_, _, m, e]) => 2 * product(&[b, h, n, m]) * (d + e) as u64,
-                _ => 0,
-            }
-        }
-        Op::Input(_)
-        | Op::Weight(_)
-        | Op::State(_)
-        | Op::Const(_)
-        | Op::Iota(_)
-        | Op::Map(_)
-        | Op::Reduce(_)
-        | Op::Scan(_)
-        | Op::Transpose(_)
-        | Op::Reshape(_)
-        | Op::Broadcast(_)
-        | Op::Slice(_)
-        | Op::Pad(_)
-        | Op::Concat(_)
-        | Op::Gather(_)
-        | Op::Scatter(_)
-        | Op::Topk(_)
-        | Op::Softmax(_)
-        | Op::LayerNorm(_)
-        | Op::RmsNorm(_)
-        | Op::GroupNorm(_)
-        | Op::Rope(_)
-        | Op::PoolTokens(_)
-        | Op::Resize(_) => 0,
-    }
 }
