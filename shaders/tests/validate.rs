@@ -134,6 +134,7 @@ fn row_kernels_validate() {
 /// Attention of 100 queries and keys with 40 elements.
 fn attention(delivery: KeyDelivery) -> Attention {
     Attention {
+        indexed: delivery == KeyDelivery::Broadcast,
         batch: 3,
         n: 100,
         m: 100,

@@ -6,16 +6,17 @@ const D_QUADS: u32 = 2u;
 const E_QUADS: u32 = 2u;
 const WG: u32 = 8u;
 const GROUPS_X: u32 = 1u;
+const INDEXED: bool = false;
 
 alias Queries = array<vec4<f32>, 4>;
 alias Results = array<vec4<f32>, 4>;
 alias States = array<vec2<f32>, 2>;
 // The query that a lane's place `j` stands for; N or more for none.
 fn query_of(tile: u32, lane: u32, j: u32) -> u32 { return (tile * QL + j) * WG + lane; }
-// Moves all down by one and puts a value last.
-fn push(q: ptr<function, Queries>, value: vec4<f32>) {}
-// Gives the first and moves the others down.
-fn take(c: ptr<function, Results>) -> vec4<f32> { return (*c)[0]; }
+// Puts a value at `at`; called for 0, 1, … in turn.
+fn push(q: ptr<function, Queries>, at: u32, value: vec4<f32>) {}
+// Gives the value at `at`; called for 0, 1, … in turn.
+fn take(c: ptr<function, Results>, at: u32) -> vec4<f32> { return (*c)[0]; }
 // Runs over the keys: results without the division by the sum, and (maximum, sum) of each query.
 fn attend(q: ptr<function, Queries>, c: ptr<function, Results>, state: ptr<function, States>, batch: u32, tile: u32, lane: u32) {}
 

@@ -84,6 +84,9 @@ pub struct Attention {
     pub kb: u32,
     /// Invocations of a workgroup (a subgroup's width for broadcasts).
     pub wg: u32,
+    /// Queries and results are filled and emptied by loop counters, which keeps them in memory: for software drivers, whose
+    /// registers hold a small part of them anyway, and which compile arrays in half the time.
+    pub indexed: bool,
 }
 
 impl fmt::Display for Attention {
@@ -158,6 +161,7 @@ impl Kernel for Attention {
             ("D_QUADS", Const::U32(self.d_quads())),
             ("E_QUADS", Const::U32(self.e_quads())),
             ("WG", Const::U32(self.wg)),
+            ("INDEXED", Const::Bool(self.indexed)),
         ]
     }
     fn generated(&self) -> Option<String> {

@@ -2,6 +2,7 @@
 
 use crate::kernels::attention::{Attention, KeyDelivery, Window};
 use std::fmt::Write;
+use std::ops::Range;
 
 const XYZW: [&str; 4] = ["x", "y", "z", "w"];
 
@@ -22,23 +23,34 @@ const LOG2_E: f32 = {log2e:?}f;",
         a.m,
         a.scale * log2e
     );
-    // Arrays are only ever indexed by constants, without which they would not stay in registers.
-    let _ = writeln!(out, "fn push(q: ptr<function, Queries>, value: vec4<f32>) {{");
-    for i in 1..queries {
-        let _ = writeln!(out, "    (*q)[{}] = (*q)[{i}];", i - 1);
-    }
-    let _ = writeln!(out, "    (*q)[{}] = value * SCALE;\n}}", queries - 1);
-    let _ = writeln!(out, "fn take(c: ptr<function, Results>) -> vec4<f32> {{\n    let first = (*c)[0];");
-    for i in 1..results {
-        let _ = writeln!(out, "    (*c)[{}] = (*c)[{i}];", i - 1);
-    }
-    let _ = writeln!(out, "    return first;\n}}");
+    out += &ends(a);
     out += &step(a);
     match a.window {
         Some(window) => out += &windowed(a, window),
         None => out += &full(a),
     }
     out
+}
+
+/// `push` and `take`.
+fn ends(a: &Attention) -> String {
+    const PUSH: &str = "fn push(q: ptr<function, Queries>, at: u32, value: vec4<f32>)";
+    const TAKE: &str = "fn take(c: ptr<function, Results>, at: u32) -> vec4<f32>";
+    if a.indexed {
+        return format!("{PUSH} {{ (*q)[at] = value * SCALE; }}\n{TAKE} {{ return (*c)[at]; }}\n");
+    }
+    // Arrays are only ever indexed by constants, without which they would not stay in registers.
+    let (queries, results) = (a.ql * a.d_quads(), a.ql * a.e_quads());
+    let mut out = format!("{PUSH} {{\n");
+    for i in 1..queries {
+        let _ = writeln!(out, "    (*q)[{}] = (*q)[{i}];", i - 1);
+    }
+    let _ = writeln!(out, "    (*q)[{}] = value * SCALE;\n}}", queries - 1);
+    let _ = writeln!(out, "{TAKE} {{\n    let first = (*c)[0];");
+    for i in 1..results {
+        let _ = writeln!(out, "    (*c)[{}] = (*c)[{i}];", i - 1);
+    }
+    out + "    return first;\n}\n"
 }
 
 const POINTERS: &str = "q: ptr<function, Queries>, c: ptr<function, Results>, state: ptr<function, States>";
@@ -90,19 +102,27 @@ fn step(a: &Attention) -> String {
             format!("subgroupBroadcast({what}part{}, {}u)", i / a.wg, i % a.wg)
         }
     };
+    // Loads of keys and values stand together: each takes long, and they wait beside each other.
     fetch(&mut line, "k", dq);
+    fetch(&mut line, "v", eq);
     for j in 0..ql {
         for c in 0..kb {
             line(format!("var s{j}_{c} = 0.0f;"));
         }
     }
-    for quad in 0..dq {
-        for c in 0..kb {
+    let broadcast = a.delivery == KeyDelivery::Broadcast;
+    // What is handed out stays in few registers key by key, what is loaded is loaded four by four.
+    let order: Vec<(u32, Range<u32>)> = match broadcast {
+        true => (0..kb).flat_map(|c| (0..dq).map(move |quad| (quad, c..c + 1))).collect(),
+        false => (0..dq).map(|quad| (quad, 0..kb)).collect(),
+    };
+    for (quad, keys) in order {
+        for c in keys.clone() {
             line(format!("let k{quad}_{c} = {};", deliver("k", c, quad, dq)));
         }
         for j in 0..ql {
             let q = format!("(*q)[{}]", j * dq + quad);
-            for c in 0..kb {
+            for c in keys.clone() {
                 let terms: String = XYZW.iter().map(|x| format!(" + {q}.{x} * k{quad}_{c}.{x}")).collect();
                 line(format!("s{j}_{c} = s{j}_{c}{terms};"));
             }
@@ -145,15 +165,19 @@ fn step(a: &Attention) -> String {
         let sum: Vec<String> = (0..kb).map(|c| format!("p{j}_{c}")).collect();
         line(format!("(*state)[{j}] = vec2(top{j}, (*state)[{j}].y * f{j} + ({}));", sum.join(" + ")));
     }
-    fetch(&mut line, "v", eq);
-    for quad in 0..eq {
-        for c in 0..kb {
-            line(format!("let v{quad}_{c} = {};", deliver("v", c, quad, eq)));
+    // Handed out, values are added query by query; loaded, they are used where they are loaded.
+    for quads in if broadcast { vec![0..eq] } else { (0..eq).map(|quad| quad..quad + 1).collect() } {
+        for quad in quads.clone() {
+            for c in 0..kb {
+                line(format!("let v{quad}_{c} = {};", deliver("v", c, quad, eq)));
+            }
         }
         for j in 0..ql {
-            let at = format!("(*c)[{}]", j * eq + quad);
-            let terms: String = (0..kb).map(|c| format!(" + p{j}_{c} * v{quad}_{c}")).collect();
-            line(format!("{at} = {at} * f{j}{terms};"));
+            for quad in quads.clone() {
+                let at = format!("(*c)[{}]", j * eq + quad);
+                let terms: String = (0..kb).map(|c| format!(" + p{j}_{c} * v{quad}_{c}")).collect();
+                line(format!("{at} = {at} * f{j}{terms};"));
+            }
         }
     }
     let start = if matches!(a.delivery, KeyDelivery::Shared { .. }) { ", start: u32" } else { "" };

@@ -11,6 +11,11 @@ fn is_nan(x: f32) -> bool {
     return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
 }
 
+// The whole number n, |n| < 2^21. A conversion does not do: it saturates, which software drivers do lane by lane.
+fn int_of(n: f32) -> i32 {
+    return bitcast<i32>(n + 12582912.0) - 0x4b400000;
+}
+
 // 2^n · x for -252 ≤ n ≤ 254: in two factors, each a normal number.
 fn scale_by_power(x: f32, n: i32) -> f32 {
     let half = n >> 1u;
@@ -28,14 +33,14 @@ fn exp_of(x: f32) -> f32 {
     let low = select(x, -110.0, x < -110.0);
     let y = select(low, 90.0, low > 90.0);
     let n = round(y * 1.44269504);
-    return scale_by_power(exp_near_zero((y - n * 0.693359375) - n * -2.12194440e-4), i32(n));
+    return scale_by_power(exp_near_zero((y - n * 0.693359375) - n * -2.12194440e-4), int_of(n));
 }
 
 fn exp2_of(x: f32) -> f32 {
     let low = select(x, -160.0, x < -160.0);
     let y = select(low, 130.0, low > 130.0);
     let n = round(y);
-    return scale_by_power(exp_near_zero((y - n) * 0.693147181), i32(n));
+    return scale_by_power(exp_near_zero((y - n) * 0.693147181), int_of(n));
 }
 
 // 2^x for x ≤ 0 and 2^-126 from there down: for sums of exponentials, where that is nothing.
@@ -45,7 +50,7 @@ fn exp2_nonpositive(x: f32) -> f32 {
     let r = y - n;
     let p = (((((1.535336188e-4 * r + 1.339887440e-3) * r + 9.618437357e-3) * r + 5.550332471e-2) * r
         + 2.402264791e-1) * r + 6.931472028e-1) * r + 1.0;
-    return p * bitcast<f32>(u32(i32(n) + 127) << 23u);
+    return p * bitcast<f32>(u32(int_of(n) + 127) << 23u);
 }
 
 // x = m · 2^e with m from √½ to √2: (m - 1, e); x positive and finite.
@@ -135,7 +140,7 @@ fn pow_of(x: f32, y: f32) -> f32 {
     if abs(size) > 300.0 {
         return float_bits(sign | select(0u, 0x7f800000u, size > 0.0));
     }
-    let value = scale_by_power(exp_near_zero(fraction * 0.693147181), clamp(i32(n), -250, 250));
+    let value = scale_by_power(exp_near_zero(fraction * 0.693147181), clamp(int_of(n), -250, 250));
     return bitcast<f32>(bitcast<u32>(value) | sign);
 }
 

@@ -9,6 +9,8 @@ use std::rc::Rc;
 
 /// Subgroups up to this width are a processor's vectors, where a broadcast costs nothing and workgroup memory as much as any.
 const NARROW: u32 = 16;
+/// Head sizes up to which a kernel of four queries an invocation compiles in less than a second on software drivers.
+const FOUR_QUERIES: u64 = 80;
 /// Head sizes up to which two queries fit an invocation's registers.
 const TWO_QUERIES: u64 = 128;
 
@@ -83,14 +85,24 @@ impl Problem {
             ql: 1,
             kb: 2,
             wg: workgroup(target, 64),
+            indexed: false,
         };
         let quads = (base.d_quads() + base.e_quads()) as u64;
         let mut all = Vec::new();
-        let broadcast = |wg, ql, kb| Fused { delivery: KeyDelivery::Broadcast, ql, kb, wg, ..base };
-        let most = if (d as u64).max(e as u64) <= TWO_QUERIES { 2 } else { 1 };
+        let indexed = !target.gpu;
+        let broadcast = |wg, ql, kb| Fused { delivery: KeyDelivery::Broadcast, ql, kb, wg, indexed, ..base };
+        let size = (d as u64).max(e as u64);
+        let most = if size <= TWO_QUERIES { 2 } else { 1 };
         if let Some(wg) = width(target).filter(|w| *w <= NARROW) {
-            let ql = if n > wg { most } else { 1 };
-            all.extend([broadcast(wg, ql, 4), broadcast(wg, 3 - ql, 4), broadcast(wg, ql, 2), broadcast(wg, 4, 4)]);
+            // As many as are worth their time to compile, and not many more than there are.
+            let ql = match n.div_ceil(wg) {
+                1 => 1,
+                2 => most,
+                _ if size <= FOUR_QUERIES && window.is_none() => 4,
+                _ => most,
+            };
+            all.push(broadcast(wg, ql, 4));
+            all.extend([(1, 4), (2, 4), (4, 2), (4, 4), (ql, 2)].map(|(ql, kb)| broadcast(wg, ql, kb)));
         }
         for keys in [32, 16, 8] {
             if keys * quads * 16 <= target.workgroup_bytes as u64 {
@@ -210,8 +222,12 @@ fn job<'a>(
     let emit = move |range: Range<u64>, access: &mut Access| {
         let root = epilogue.unit.root();
         let heads = context.sizes(root)[1];
-        let problem = part(&range, "batch");
-        let outer = coordinates(&problem, &[batch / heads, heads]);
+        // Divided once and by name: as parts of one index they would be divided again in every coordinate behind a reshape.
+        let divided = format!(
+            "    let outer = (batch + {0}u) / {heads}u;\n    let head = (batch + {0}u) % {heads}u;\n",
+            range.start
+        );
+        let outer = [Index::var("outer", batch / heads), Index::var("head", heads)];
         let at = |token: &Index, k: &Index| vec![outer[0].clone(), outer[1].clone(), token.clone(), k.clone()];
         let query = Index::var("n", n).plus(first);
         let seen_key = Index::var("m", m);
@@ -222,8 +238,8 @@ fn job<'a>(
             let mut e = Emitter::new(context, access);
             let quad = Index::var("quad", len.div_ceil(4));
             return4(&mut e, id, &quad, len, &|k| at(token, k))?;
-            hooks +=
-                &function(&format!("fn load_{name}(batch: u32, {index}: u32, quad: u32) -> vec4<f32>"), &e.finish());
+            let header = format!("fn load_{name}(batch: u32, {index}: u32, quad: u32) -> vec4<f32>");
+            hooks += &function(&header, &(divided.clone() + &e.finish()));
         }
         let (mut seen, mut bias) = ("    return true;\n".to_string(), "    return 0.0f;\n".to_string());
         if let Some(mask) = args.get(3) {
@@ -233,13 +249,13 @@ fn job<'a>(
             let place: Vec<Index> = at(&query, &seen_key).into_iter().zip(&sizes).map(pick).collect();
             let value = e.value(*mask, &place)?;
             e.line(format!("return {value};"));
-            *(if kernel.masked { &mut seen } else { &mut bias }) = e.finish();
+            *(if kernel.masked { &mut seen } else { &mut bias }) = divided.clone() + &e.finish();
         }
         hooks += &function("fn seen(batch: u32, n: u32, m: u32) -> bool", &seen);
         hooks += &function("fn bias(batch: u32, n: u32, m: u32) -> f32", &bias);
         let quad = Index::var("quad", e_len.div_ceil(4));
         let body = epilogue.finish4(access, &quad, e_len, &|k| at(&query, k), &|_, _, value| Ok(value))?;
-        hooks += &function("fn store(batch: u32, n: u32, quad: u32, value: vec4<f32>)", &body);
+        hooks += &function("fn store(batch: u32, n: u32, quad: u32, value: vec4<f32>)", &(divided + &body));
         let kernel = Fused { batch: extent(context, root, range.end - range.start)?, ..kernel };
         let mut shader = shader(&epilogue, target, &kernel, hooks)?;
         shader.subgroups = kernel.delivery == KeyDelivery::Broadcast;
