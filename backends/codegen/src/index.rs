@@ -116,6 +116,9 @@ impl Index {
         if g > 1 {
             return Index { constant: self.constant / g, ..self.scaled_down(g) }.div(d / g);
         }
+        if let Some((large, _, g)) = self.carried(d) {
+            return large.div(d / g);
+        }
         if let [(atom, 1)] = self.terms.as_slice()
             && self.constant == 0
         {
@@ -145,6 +148,9 @@ impl Index {
             let inner = Index { constant: self.constant / g, ..self.scaled_down(g) }.rem(d / g);
             return inner.times(g).plus(self.constant % g);
         }
+        if let Some((large, small, g)) = self.carried(d) {
+            return large.rem(d / g).times(g).add(&small);
+        }
         if let [(Atom::Mod(x, a), 1)] = self.terms.as_slice()
             && self.constant == 0
             && a % d == 0
@@ -152,6 +158,23 @@ impl Index {
             return x.rem(d);
         }
         Index::atom(Atom::Mod(Rc::new(self.clone()), d))
+    }
+    /// `self = g · large + small` with `g` > 1 a divisor of `d`, and `small` below it: it never carries into a multiple of `g`.
+    fn carried(&self, d: u64) -> Option<(Index, Index, u64)> {
+        let mut factors: Vec<u64> = self.terms.iter().map(|(_, c)| *c).collect();
+        factors.sort_unstable_by_key(|c| std::cmp::Reverse(*c));
+        let mut g = d;
+        let divisors = factors.into_iter().map(|c| {
+            g = gcd(g, c);
+            g
+        });
+        let (large, small, g) = divisors
+            .map(|g| {
+                let (large, small) = self.split(g);
+                (large, small, g)
+            })
+            .find(|(large, small, g)| *g > 1 && small.high() < *g && large.get() != Some(0))?;
+        Some((large, small, g))
     }
     /// Greatest common divisor of `d` and all coefficients.
     fn common_factor(&self, d: u64) -> u64 {
