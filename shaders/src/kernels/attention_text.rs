@@ -166,7 +166,9 @@ fn step(a: &Attention) -> String {
         line(format!("(*state)[{j}] = vec2(top{j}, (*state)[{j}].y * f{j} + ({}));", sum.join(" + ")));
     }
     // Handed out, values are added query by query; loaded, they are used where they are loaded.
-    for quads in if broadcast { vec![0..eq] } else { (0..eq).map(|quad| quad..quad + 1).collect() } {
+    let together = if broadcast { eq } else { 1 };
+    for first in (0..eq).step_by(together as usize) {
+        let quads = first..first + together;
         for quad in quads.clone() {
             for c in 0..kb {
                 line(format!("let v{quad}_{c} = {};", deliver("v", c, quad, eq)));
