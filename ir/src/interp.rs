@@ -88,7 +88,11 @@ pub struct Interpreter<'a> {
     weights: &'a dyn WeightSource,
     precision: Precision,
     kernels: &'a dyn HostKernels,
+    observer: Option<Observer<'a>>,
 }
+
+/// Sees every value of a function when it is computed.
+pub type Observer<'a> = &'a dyn Fn(&str, ValueId, &Tensor);
 
 /// State variables by name.
 pub(crate) type States = BTreeMap<String, Arc<Tensor>>;
@@ -96,7 +100,7 @@ pub(crate) type States = BTreeMap<String, Arc<Tensor>>;
 impl<'a> Interpreter<'a> {
     /// An interpreter in f32 without acceleration.
     pub fn new(module: &'a Module, weights: &'a dyn WeightSource) -> Self {
-        Interpreter { module, weights, precision: Precision::F32, kernels: &Reference }
+        Interpreter { module, weights, precision: Precision::F32, kernels: &Reference, observer: None }
     }
     /// Chooses the arithmetic.
     pub fn precision(mut self, precision: Precision) -> Self {
@@ -106,6 +110,11 @@ impl<'a> Interpreter<'a> {
     /// Uses faster kernels where they apply (f32 only).
     pub fn kernels(mut self, kernels: &'a dyn HostKernels) -> Self {
         self.kernels = kernels;
+        self
+    }
+    /// Shows every value, with the name of its function, to `observer`: how ranges are measured.
+    pub fn observed(mut self, observer: Observer<'a>) -> Self {
+        self.observer = Some(observer);
         self
     }
     /// Calls a function with arguments in parameter order; returns what it returns, in order. `states` is read and
@@ -197,7 +206,12 @@ impl<'a> Interpreter<'a> {
         depth: usize,
     ) -> Result<Vec<Arc<Tensor>>, Diagnostic> {
         let mut args = args.into_iter();
-        run_values(function, |place, step| match step {
+        let observe = |id: ValueId, tensor: &Tensor| {
+            if let Some(observer) = self.observer {
+                observer(&function.name, id, tensor);
+            }
+        };
+        run_values(function, observe, |place, step| match step {
             Step::Op(Op::Input(_), _, _) => Ok(vec![args.next().expect("one argument for each parameter")]),
             Step::Op(Op::Weight(weight), _, ty) => {
                 let tensor = self.weights.weight(&weight.name, ty).map_err(|d| d.at(place))?;
@@ -246,6 +260,7 @@ enum Step<'s> {
 /// Goes through a function's statements in order and gives its returned values; a value is dropped after its last use.
 fn run_values(
     function: &Function,
+    observe: impl Fn(ValueId, &Tensor),
     mut step: impl FnMut(Option<Place>, Step) -> Result<Vec<Arc<Tensor>>, Diagnostic>,
 ) -> Result<Vec<Arc<Tensor>>, Diagnostic> {
     let mut reads_left = function.use_counts();
@@ -300,6 +315,9 @@ fn run_values(
                 .expected_found(&value.ty, result.map_or("nothing".to_string(), |t| t.ty.to_string()))
                 .at(place));
         }
+        if let Some(tensor) = &result {
+            observe(id, tensor);
+        }
         if reads_left[id.0 as usize] > 0 {
             values[id.0 as usize] = result;
         }
@@ -339,14 +357,18 @@ pub(crate) fn evaluate_pure(
     kernels: &dyn HostKernels,
 ) -> Tensor {
     let mut args = args.iter();
-    let results = run_values(function, |_, step| match step {
-        Step::Op(Op::Input(_), _, _) => {
-            let arg: &Tensor = args.next().expect("one argument for each parameter");
-            Ok(vec![Arc::new(arg.clone())])
-        }
-        Step::Op(op, operands, ty) => Ok(vec![Arc::new(evaluate_op(op, operands, ty, precision, kernels))]),
-        Step::Call(name, _) => Err(Diagnostic::new("I1", format!("@{name} is called where nothing may be"))),
-    });
+    let results = run_values(
+        function,
+        |_, _| {},
+        |_, step| match step {
+            Step::Op(Op::Input(_), _, _) => {
+                let arg: &Tensor = args.next().expect("one argument for each parameter");
+                Ok(vec![Arc::new(arg.clone())])
+            }
+            Step::Op(op, operands, ty) => Ok(vec![Arc::new(evaluate_op(op, operands, ty, precision, kernels))]),
+            Step::Call(name, _) => Err(Diagnostic::new("I1", format!("@{name} is called where nothing may be"))),
+        },
+    );
     let mut results = results.expect("an expansion is well-typed, without calls and symbols");
     Arc::unwrap_or_clone(results.remove(0))
 }

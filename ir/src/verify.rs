@@ -3,7 +3,8 @@
 //! Names
 //! - V1 function names are unique.
 //! - V2 weight names are unique, and so are state names; a state has a plain dtype.
-//! - V3 parameter names are unique in their function, parameters come before all other values, with plain dtypes.
+//! - V3 parameter names are unique in their function, parameters come before all other values, with plain dtypes (a function
+//!   that others call may take packed weights).
 //! - V4 output names are unique in their function, and a state is returned at most once.
 //!
 //! Values
@@ -116,6 +117,7 @@ impl<'a> Check<'a> {
 
     /// V3.
     fn parameters(&mut self, function: &'a Function) {
+        let called = self.module.functions.iter().flat_map(|f| &f.calls).any(|c| c.function == function.name);
         for name in repeated(function.params().iter().map(|(name, _)| *name)) {
             self.report("V3", None, format!("two parameters of `{}` are named `{name}`", function.name));
         }
@@ -126,7 +128,7 @@ impl<'a> Check<'a> {
                 let message = format!("parameter `{name}` of `{}` comes after other values", function.name);
                 self.report("V3", place, message).help = Some("declare inputs before everything else".to_string());
             }
-            if !is_plain(function.ty(id).dtype) {
+            if !is_plain(function.ty(id).dtype) && !called {
                 self.report("V3", place, format!("parameter `{name}` is packed; only weights are"));
             }
         }

@@ -4,17 +4,20 @@
 //! kept as far as the values are. Passes decide nothing about devices.
 
 pub mod binding;
+pub mod bounds;
 mod canonical_contract;
 mod canonicalize;
 mod dead_code;
 mod expand_composites;
 mod fold_constants;
+mod half;
 pub mod hoist;
 mod inline_calls;
 mod merge_contractions;
 mod merge_maps;
 mod outline;
 mod pipeline;
+mod quantize;
 mod rebuild;
 pub mod rules;
 pub mod saturate;
@@ -30,12 +33,14 @@ pub use canonicalize::Canonicalize;
 pub use dead_code::DeadCode;
 pub use expand_composites::ExpandComposites;
 pub use fold_constants::FoldConstants;
+pub use half::{HalfActivations, Ranges};
 pub use hoist::Hoist;
 pub use inline_calls::InlineCalls;
 pub use merge_contractions::MergeContractions;
 pub use merge_maps::MergeMaps;
 pub use outline::{LEAST_OPERATORS, MOST_RESULTS, Outline};
 pub use pipeline::{JOINED_BYTES, Optimizer, Options, passes, pipeline};
+pub use quantize::{QuantizeWeights, UnpackWeights};
 pub use specialize::Specialize;
 pub use split_maps::SplitMaps;
 pub use store_weights::StoreWeights;

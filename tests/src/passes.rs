@@ -3,7 +3,8 @@
 use selvedge_ir::Module;
 use selvedge_passes::saturate::{Saturate, Strategy, exhaust};
 use selvedge_passes::{
-    CanonicalContract, Canonicalize, DeadCode, ExpandComposites, MergeMaps, Options, Pass, SplitMaps, passes, pipeline,
+    CanonicalContract, Canonicalize, DeadCode, ExpandComposites, HalfActivations, MergeMaps, Options, Pass,
+    QuantizeWeights, SplitMaps, UnpackWeights, passes, pipeline,
 };
 use std::collections::BTreeMap;
 
@@ -79,9 +80,14 @@ pub fn names() -> Vec<&'static str> {
     all(&Options::default()).iter().map(|p| p.name()).collect()
 }
 
-/// The passes of the pipeline, then the normal forms that its saturation is made of.
+/// The passes of the pipeline, then the normal forms that its saturation is made of, and what is run on demand.
 fn all(options: &Options) -> Vec<Box<dyn Pass>> {
     let mut all = passes(options);
     all.extend([Box::new(SplitMaps) as Box<dyn Pass>, Box::new(CanonicalContract), Box::new(MergeMaps)]);
+    all.extend([
+        Box::new(HalfActivations::default()) as Box<dyn Pass>,
+        Box::new(QuantizeWeights { bits: 8 }),
+        Box::new(UnpackWeights),
+    ]);
     all
 }

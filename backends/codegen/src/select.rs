@@ -6,8 +6,8 @@
 //! more than one unit reads it, or when its reader reads each element many times.
 
 use selvedge_ir::op::OpClass;
-use selvedge_ir::ops::Const;
-use selvedge_ir::scalar::{Binary, Scalar, Unary};
+use selvedge_ir::ops::{Const, Map};
+use selvedge_ir::scalar::{Binary, Body, Scalar, Unary};
 use selvedge_ir::{DType, Function, Op, ValueId};
 use std::collections::{BTreeSet, HashMap};
 
@@ -241,6 +241,8 @@ impl Selecting<'_> {
                     break;
                 }
                 match self.function.op(user) {
+                    // Halves are stored as halves; their readers widen them.
+                    Some((Op::Map(map), _)) if widens(self.function, at, map) => break,
                     Some((Op::Map(_), args)) => {
                         loads += args.len() - 1;
                         if loads > EPILOGUE_LOADS {
@@ -368,6 +370,11 @@ impl Selecting<'_> {
                 self.settle_to(arg, loads);
                 self.cost[id.0 as usize] = self.cost[arg.0 as usize];
             }
+            Some((Op::Map(map), args)) if widens(self.function, args[0], map) => {
+                let arg = args[0];
+                self.settle_to(arg, loads);
+                self.cost[id.0 as usize] = self.cost[arg.0 as usize];
+            }
             Some(_) | None => self.store(id),
         }
     }
@@ -399,6 +406,11 @@ impl Selecting<'_> {
         }
         total
     }
+}
+
+/// Whether a map does nothing but widen halves.
+fn widens(function: &Function, operand: ValueId, map: &Map) -> bool {
+    matches!(function.ty(operand).dtype, DType::F16 | DType::BF16) && map.body == Body::cast(DType::F32)
 }
 
 /// Operators that are kernels of their own.

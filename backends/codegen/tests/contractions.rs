@@ -2,7 +2,6 @@
 
 mod common;
 
-use selvedge_codegen::{Subgroups, Target};
 use selvedge_ir::parse::parse;
 
 /// Contractions of odd and even sizes, with prologue and epilogue, batched and chained, of f32 and of halves.
@@ -35,22 +34,9 @@ fn @g(%x: {dtype}[2,{m},{k}], %z: {dtype}[2,{k},{n}]) -> {dtype}[2,{m},{n}] {{
     cases.map(text).to_vec()
 }
 
-fn device() -> Target {
-    let gpu = common::gpu();
-    let facts = gpu.facts();
-    Target {
-        name: "device".to_string(),
-        wide: facts.int64,
-        f16: facts.f16,
-        cooperative: facts.cooperative.clone(),
-        subgroup: facts.subgroup.map(|(min, max)| Subgroups { min, max }),
-        ..Target::portable()
-    }
-}
-
 #[test]
 fn all_candidates_agree_with_the_interpreter() {
-    let target = device();
+    let target = common::device();
     let mut families = std::collections::BTreeSet::new();
     for (i, text) in modules().iter().enumerate() {
         let module = parse(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
@@ -72,6 +58,6 @@ fn all_candidates_agree_with_the_interpreter() {
 #[test]
 #[ignore = "needs cooperative matrices: scripts/test runs it on the newer driver that scripts/setup unpacks"]
 fn cooperative_matrices_are_there() {
-    let target = device();
+    let target = common::device();
     assert!(!target.cooperative.is_empty() && target.f16, "the device lists no cooperative matrices: {target:?}");
 }

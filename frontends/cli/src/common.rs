@@ -36,13 +36,17 @@ pub struct OptimizerArg {
     pub storage: StorageArg,
 }
 
-/// How weights are stored, and where.
+/// How weights and activations are stored, and where.
 #[derive(Args, Clone, Debug)]
 pub struct StorageArg {
-    /// Store the weights of products and convolutions as f32, f16 or bf16 (sums are f32 in any case); as in the checkpoint
-    /// if absent.
-    #[arg(long, value_name = "f32|f16|bf16", value_parser = float_type)]
-    pub dtype: Option<DType>,
+    /// Store the weights of products and convolutions as f32, f16 or bf16, or those of products as integers of 8 or 4 bits with a
+    /// scale for each 64 (sums are f32 in any case); as in the checkpoint if absent.
+    #[arg(long, value_name = "f32|f16|bf16|int8|int4", value_parser = weight_type)]
+    pub dtype: Option<WeightType>,
+    /// Store activations between kernels as f16 where their range allows (sums are f32 in any case): ranges are measured on the
+    /// host when compiling, and a run that leaves them fails instead of overflowing. The residual stream stays f32.
+    #[arg(long, default_value = "f32", value_name = "f32|f16", value_parser = ["f32", "f16"])]
+    pub activations: String,
     #[command(flatten)]
     pub memory: MemoryArg,
 }
@@ -56,9 +60,23 @@ pub struct MemoryArg {
     pub max_memory: Option<u64>,
 }
 
-fn float_type(text: &str) -> Result<DType, String> {
-    let dtype = DType::plain(text).filter(|d| d.is_float());
-    dtype.ok_or_else(|| format!("weights are not stored as `{text}`: f32, f16 or bf16"))
+/// How weights are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightType {
+    /// As floats.
+    Float(DType),
+    /// As integers of so many bits with group scales.
+    Integer(u8),
+}
+
+fn weight_type(text: &str) -> Result<WeightType, String> {
+    match text {
+        "int8" => return Ok(WeightType::Integer(8)),
+        "int4" => return Ok(WeightType::Integer(4)),
+        _ => {}
+    }
+    let dtype = DType::plain(text).filter(|d| d.is_float()).map(WeightType::Float);
+    dtype.ok_or_else(|| format!("weights are not stored as `{text}`: f32, f16, bf16, int8 or int4"))
 }
 
 impl OptimizerArg {
@@ -71,7 +89,19 @@ impl OptimizerArg {
 impl StorageArg {
     /// As settings of a compilation.
     pub fn settings(&self, optimizer: Optimizer) -> Settings {
-        Settings { optimizer, dtype: self.dtype, max_memory: self.memory.max_memory, ..Default::default() }
+        let (dtype, integer_bits) = match self.dtype {
+            Some(WeightType::Float(dtype)) => (Some(dtype), None),
+            Some(WeightType::Integer(bits)) => (None, Some(bits)),
+            None => (None, None),
+        };
+        Settings {
+            optimizer,
+            dtype,
+            integer_bits,
+            half_activations: self.activations == "f16",
+            max_memory: self.memory.max_memory,
+            ..Settings::default()
+        }
     }
 }
 

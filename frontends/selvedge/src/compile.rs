@@ -2,6 +2,7 @@
 
 mod passes;
 mod settings;
+mod stored;
 
 use crate::device::Device;
 use crate::dump::Dump;
@@ -11,6 +12,7 @@ use crate::explain;
 use crate::gpu::{Gpu, GpuSession};
 use crate::link;
 use crate::memory::{self, Residency};
+use crate::quantize;
 use crate::selftest;
 use crate::session::Session;
 use crate::target::Target;
@@ -361,7 +363,18 @@ pub fn compile(module: Module, weights: Weights, pipeline: Value, options: &Opti
     let source = Arc::new((module.clone(), options.clone()));
     let all = passes(&options.settings, &options.target, Placing::ByPlan);
     let mut notes = Notes::default();
-    let module = passes::run_passes(module, all.iter().map(Box::as_ref), &mut dump, &mut stages, &mut notes)?;
+    let started = Instant::now();
+    let (module, weights, quantised) = quantize::apply(module, weights, &options.settings)?;
+    if let Some(report) = &quantised {
+        stages.push(("quantize".to_string(), started.elapsed()));
+        notes.lines.push(report.to_string());
+    }
+    let own: BTreeSet<String> = module.functions.iter().map(|f| f.name.clone()).collect();
+    let mut module = passes::run_passes(module, all.iter().map(Box::as_ref), &mut dump, &mut stages, &mut notes)?;
+    if options.settings.half_activations {
+        module = stored::halved(module, &weights, &pipeline, &mut dump, &mut stages, &mut notes)?;
+    }
+    module = stored::written_out(module, &own, &mut dump, &mut stages, &mut notes)?;
     let started = Instant::now();
     let unfused = options.settings.optimizer == Optimizer::None;
     let size = selvedge_codegen::Options { size: size(&pipeline), unfused, ..Default::default() };
@@ -451,7 +464,13 @@ pub fn session_with(
     match device {
         Device::Host => {
             let options = Options { settings: settings.clone(), ..Options::new(device.target()) };
-            Ok(Session::host(optimised(module, &options)?.0, weights))
+            let (module, weights, _) = quantize::apply(module, weights, settings)?;
+            let (mut module, mut notes) = optimised(module, &options)?;
+            if settings.half_activations {
+                module =
+                    stored::halved(module, &weights, &pipeline, &mut Dump::new(None)?, &mut Vec::new(), &mut notes)?;
+            }
+            Ok(Session::host(module, weights))
         }
         Device::Gpu(gpu) => {
             let options = Options { settings: settings.clone(), ..Options::new(gpu.target()) };

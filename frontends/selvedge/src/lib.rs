@@ -73,6 +73,8 @@ mod components;
 pub mod flops;
 pub mod inspect;
 pub mod presets;
+pub mod quantize;
+pub mod ranges;
 pub mod selftest;
 pub mod tune;
 

@@ -65,6 +65,20 @@ pub fn device_targets() -> Vec<Target> {
     all
 }
 
+/// The device as it is, with the limits that every device has.
+pub fn device() -> Target {
+    let gpu = gpu();
+    let facts = gpu.facts();
+    Target {
+        name: "device".to_string(),
+        wide: facts.int64,
+        f16: facts.f16,
+        cooperative: facts.cooperative.clone(),
+        subgroup: facts.subgroup.map(|(min, max)| Subgroups { min, max }),
+        ..Target::portable()
+    }
+}
+
 /// Bytes of a weight as a bundle holds them.
 pub fn weight_bytes(tensor: &Tensor) -> Vec<u8> {
     match &tensor.data {
@@ -141,7 +155,8 @@ pub fn check_candidates(module: &Module, target: &Target, seed: u64) -> BTreeSet
     let all = compile(module, target, &Options::default()).unwrap_or_else(|e| panic!("{}: {e}", module.name)).tunables;
     let most = all.values().map(|t| t.candidates.len()).max().unwrap_or(0);
     let mut families = BTreeSet::new();
-    for i in 0..most {
+    // Without a choice there is one program.
+    for i in 0..most.max(1) {
         let pick = |t: &Tunable| t.candidates[i % t.candidates.len()].clone();
         let choices = all.iter().map(|(key, tunable)| (key.clone(), pick(tunable))).collect();
         let compiled = check_with(module, target, seed, &Options { choices, ..Options::default() });

@@ -33,6 +33,10 @@ pub struct Settings {
     pub dtype: Option<DType>,
     /// Which of the best programs of a function is taken, by its name (1: next to the best), where that was measured.
     pub ranks: BTreeMap<String, usize>,
+    /// Bits of the integers in which matrices of products are stored, 4 or 8, instead of `dtype`; see [`crate::quantize`].
+    pub integer_bits: Option<u8>,
+    /// Activations between kernels are stored as f16 where their range allows; see [`selvedge_passes::HalfActivations`].
+    pub half_activations: bool,
     /// Device memory that a session may take, in bytes; absent: what the device is known to have.
     pub max_memory: Option<u64>,
 }

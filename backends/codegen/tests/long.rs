@@ -1,0 +1,59 @@
+//! Attention over sequences as long as pictures of 2048 pixels have, and longer than drivers' loops.
+
+mod common;
+
+use selvedge_codegen::{Options, compile};
+use selvedge_ir::parse::parse;
+use selvedge_ir::{Data, Tensor};
+use std::collections::BTreeMap;
+
+/// One head, n queries and m keys of size d; a few rows are compared with sums in f64 on the host.
+fn check(n: usize, m: usize, d: usize) {
+    let text = format!(
+        "fn @f(%q: f32[1,1,{n},{d}], %k: f32[1,1,{m},{d}], %v: f32[1,1,{m},{d}]) -> f32[1,1,{n},{d}] {{
+  %y = attention %q, %k, %v scale=3.0 causal=false : f32[1,1,{n},{d}]
+  return y=%y
+}}
+"
+    );
+    let module = parse(&text).unwrap_or_else(|e| panic!("{e}"));
+    let compiled = compile(&module, &common::device(), &Options::default()).unwrap_or_else(|e| panic!("{e}"));
+    let families: Vec<&str> = compiled.manifest.kernels.iter().map(|k| k.name.as_str()).collect();
+    assert!(families.iter().all(|f| f.starts_with("attention")), "the scores are not stored: {families:?}");
+    let function = &module.functions[0];
+    let mut random = common::Random(5);
+    let args: Vec<Tensor> = function.params().iter().map(|(_, id)| random.tensor(function.ty(*id))).collect();
+    let inputs: BTreeMap<_, _> =
+        function.params().iter().zip(&args).map(|((n, _), t)| (n.to_string(), common::to_host(t))).collect();
+    let mut session = common::load(&compiled, &BTreeMap::new());
+    let got = common::from_host(&session.call("f", &inputs).unwrap_or_else(|e| panic!("{e}"))["y"]);
+    let element = |t: &Tensor, i: usize| match &t.data {
+        Data::F32(v) => f64::from(v[i]),
+        Data::F64(_) | Data::I32(_) | Data::U32(_) | Data::Bool(_) => unreachable!("inputs are f32"),
+    };
+    // A sum of m terms in f32 that is rescaled every 4 keys at most.
+    let allowed = (m as f64 / 4.0) * 2f64.powi(-24);
+    for row in [0, 1, n / 3, n / 2, n - 2, n - 1] {
+        let score =
+            |j: usize| 3.0 * (0..d).map(|c| element(&args[0], row * d + c) * element(&args[1], j * d + c)).sum::<f64>();
+        let scores: Vec<f64> = (0..m).map(score).collect();
+        let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weights: Vec<f64> = scores.iter().map(|s| (s - most).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        for c in 0..d {
+            let want = (0..m).map(|j| weights[j] * element(&args[2], j * d + c)).sum::<f64>() / total;
+            let got = got[row * d + c];
+            assert!((got - want).abs() <= allowed, "row {row}, column {c} of {n}x{m}: {got}, want {want}");
+        }
+    }
+}
+
+#[test]
+fn pictures_of_16384_tokens() {
+    check(16_384, 16_384, 8);
+}
+
+#[test]
+fn more_keys_than_a_loop_has_iterations() {
+    check(4, 70_000, 8);
+}
