@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// One session at a time: the software driver's compiler is not to be asked by two threads at once.
+/// One session at a time. Side by side two of some 60 runs on lavapipe gave a wrong result (int4: rel_l2 0.91); why is not known.
 static DEVICE: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {

@@ -173,7 +173,7 @@ fn chosen(compiled: &Compiled) -> Choices {
 pub fn cached(gpu: &Gpu, compiled: Compiled, events: &mut Observer) -> Result<Compiled, Error> {
     let cache = DeviceCache::of(gpu);
     let store = Store::read(&cache);
-    let compiled = plans::known(&store, compiled, gpu)?;
+    let compiled = plans::known(&store, compiled, gpu, events)?;
     let relevant = relevant(&store.choices(), &compiled);
     let (choices, mut dropped) = sift(relevant, |choices| compiled.again(choices).map(|_| ()));
     let stale = store.stale(compiled.tunables()).into_iter();

@@ -88,7 +88,7 @@ fn open(compiled: &Compiled) -> Vec<Open> {
 }
 
 /// The plan with the programs that won on this adapter before.
-pub(super) fn known(store: &Store, compiled: Compiled, gpu: &Gpu) -> Result<Compiled, Error> {
+pub(super) fn known(store: &Store, compiled: Compiled, gpu: &Gpu, events: &mut Observer) -> Result<Compiled, Error> {
     let mut ranks = compiled.ranks().clone();
     for function in open(&compiled) {
         let winner = store.winner(&function.key, &function.candidates).and_then(|c| c.parse().ok());
@@ -105,7 +105,10 @@ pub(super) fn known(store: &Store, compiled: Compiled, gpu: &Gpu) -> Result<Comp
             other.set_chosen(how(gpu, &ranks));
             Ok(other)
         }
-        Err(_) => Ok(compiled),
+        Err(e) => {
+            events(Event::Note(format!("programs that were measured before are not used, the cost model's are: {e}")));
+            Ok(compiled)
+        }
     }
 }
 
@@ -127,7 +130,7 @@ pub(super) fn choose(
     let unknown = |f: &&Open| store.winner(&f.key, &f.candidates).is_none();
     let wanted: Vec<&Open> = functions.iter().take(most).filter(unknown).collect();
     if wanted.is_empty() {
-        return Ok((known(store, compiled, gpu)?, Vec::new()));
+        return Ok((known(store, compiled, gpu, events)?, Vec::new()));
     }
     let total = wanted.iter().map(|f| f.candidates.len() as u64 - 1).sum();
     let mut done = 0;
