@@ -182,7 +182,10 @@ pub fn unmet(needs: &Requirements, facts: &DeviceFacts) -> Vec<Missing> {
 pub struct Gpu {
     facts: DeviceFacts,
     pub(crate) device: wgpu::Device,
-    pub(crate) queue: wgpu::Queue,
+    queue: wgpu::Queue,
+    /// Held over every use of the queue. When wgpu submits, it first records that what was never written is cleared, and only then
+    /// takes up the writes under way, which run before: without this lock, a write from another thread in between is cleared.
+    order: Mutex<()>,
     trouble: Arc<Mutex<Trouble>>,
 }
 
@@ -271,7 +274,7 @@ impl Gpu {
         device.set_device_lost_callback(move |reason, message| {
             lock(&sink).lost.get_or_insert(format!("{reason:?}: {message}"));
         });
-        Ok(Arc::new(Gpu { facts, device, queue, trouble }))
+        Ok(Arc::new(Gpu { facts, device, queue, order: Mutex::new(()), trouble }))
     }
 
     /// What the device is and offers.
@@ -330,6 +333,17 @@ impl Gpu {
         }
     }
 
+    /// Writes whole words to a buffer, before whatever is submitted next.
+    pub(crate) fn write(&self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) {
+        let _order = lock(&self.order);
+        self.queue.write_buffer(buffer, offset, bytes);
+    }
+
+    /// Nanoseconds of a timestamp's tick.
+    pub(crate) fn timestamp_period(&self) -> f64 {
+        f64::from(self.queue.get_timestamp_period())
+    }
+
     /// Submits and reports what was refused.
     pub(crate) fn submit(
         &self,
@@ -337,7 +351,10 @@ impl Gpu {
         action: &str,
     ) -> Result<wgpu::SubmissionIndex, RuntimeError> {
         self.check(action)?;
-        let index = self.queue.submit(commands);
+        let index = {
+            let _order = lock(&self.order);
+            self.queue.submit(commands)
+        };
         self.check(action)?;
         Ok(index)
     }

@@ -150,7 +150,7 @@ impl Session {
         self.gpu.wait(Some(submission), "profiling")?;
         let words = self.staging.finish(&self.gpu, reading)?;
         let ticks: Vec<u64> = words.chunks_exact(2).map(|w| u64::from(w[0]) | u64::from(w[1]) << 32).collect();
-        let period = f64::from(self.gpu.queue.get_timestamp_period()); // nanoseconds of a tick
+        let period = self.gpu.timestamp_period();
         let ms = |ticks: u64| ticks as f64 * period * 1e-6;
         Ok(ticks.chunks_exact(2).map(|t| (ms(t[0]), ms(t[1].max(t[0])))).collect())
     }

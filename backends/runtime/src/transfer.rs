@@ -40,12 +40,12 @@ impl<'g> Upload<'g> {
         for piece in bytes.chunks(CHUNK as usize) {
             let whole = piece.len() / 4 * 4;
             if whole > 0 {
-                self.gpu.queue.write_buffer(buffer, offset, &piece[..whole]);
+                self.gpu.write(buffer, offset, &piece[..whole]);
             }
             if whole < piece.len() {
                 let mut word = [0u8; 4];
                 word[..piece.len() - whole].copy_from_slice(&piece[whole..]);
-                self.gpu.queue.write_buffer(buffer, offset + whole as u64, &word);
+                self.gpu.write(buffer, offset + whole as u64, &word);
             }
             offset += piece.len() as u64;
             self.pending += piece.len() as u64;

@@ -263,3 +263,50 @@ fn profiles_and_benches_cover_every_dispatch() {
     assert!(bench.min <= bench.median && bench.spread >= 0.0 && bench.first > 0.0, "{bench:?}");
     assert!(session.profile("backward").is_err());
 }
+
+/// Kernels are warmed up while weights are on their way. Each binds a part of the weights that nothing has touched yet, and wgpu
+/// clears what of it was never written: what arrives at the same time must stay.
+#[test]
+fn weights_that_arrive_during_warm_up_stay() {
+    const KERNELS: u64 = 24;
+    const PIECES: u64 = 64; // of each kernel's part
+    const BYTES: u64 = 512; // of a piece
+    const PART: u64 = PIECES * BYTES;
+    let mut program = Program::new(&[(KERNELS * PART, Read), (KERNELS * PART, ReadWrite)]);
+    // Every part gets its pieces bit by bit, so that some are on their way whenever a kernel runs.
+    for piece in 0..PIECES {
+        for part in 0..KERNELS {
+            let words: Vec<u32> =
+                (0..BYTES as u32 / 4).map(|i| 1 + i + 1000 * (piece * KERNELS + part) as u32).collect();
+            let slot = (0, region(0, part * PART + piece * BYTES, BYTES));
+            program.weight(
+                &format!("{piece}.{part}"),
+                "u32",
+                &[BYTES / 4],
+                words.iter().flat_map(|w| w.to_le_bytes()).collect(),
+                &[slot],
+            );
+        }
+    }
+    let mut dispatches = Vec::new();
+    for part in 0..KERNELS {
+        let kernel = program.kernel(&format!("add {part}"), &[Read, ReadWrite], &format!("b1[i] = b0[i] + {part}u;"));
+        let windows = [region(0, part * PART, PART), region(1, part * PART, PART)];
+        dispatches.push(dispatch(kernel, (PART / 16 / 64) as u32, &windows, "%1 map"));
+    }
+    let all = port("y", "u32", &[KERNELS * PART / 4], &[region(1, 0, KERNELS * PART)]);
+    program.function("f", &[], &[all], &dispatches, &[]);
+    let want = (0..KERNELS * PART / 4).map(|word| {
+        let (part, piece, i) = (word * 4 / PART, word * 4 % PART / BYTES, word % (BYTES / 4));
+        (1 + i + 1000 * (piece * KERNELS + part) + part) as u32
+    });
+    let want = tensors([("y", HostTensor::u32(&[KERNELS * PART / 4], want.collect()))]);
+
+    let (gpu, bundle) = (gpu(), program.bundle());
+    for load in 0..8 {
+        let options = LoadOptions { warm_up: true, ..LoadOptions::default() };
+        let mut session = Session::load(&gpu, &bundle, 0, &options, &mut |_| {}).unwrap();
+        let got = session.call("f", &tensors([])).unwrap();
+        assert!(got == want, "load {load}");
+    }
+}
