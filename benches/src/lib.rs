@@ -149,7 +149,10 @@ impl Prepared<'_> {
 }
 
 /// CPU time of all threads, as Linux counts it.
-fn cpu_time() -> Duration {
+///
+/// # Panics
+/// On other systems.
+pub fn cpu_time() -> Duration {
     let tasks = std::fs::read_dir("/proc/self/task").expect("BENCH_CPU needs Linux");
     let nanoseconds = |task: std::fs::DirEntry| -> Option<u64> {
         let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;

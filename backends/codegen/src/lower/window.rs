@@ -66,8 +66,18 @@ pub(super) fn matrix<'a>(
 ) -> Option<(Matrix, Operands<'a>)> {
     let (x, kernel) = (args[0], *args.get(1)?);
     let Channels { groups, inputs, outputs } = channels(context, window, root, x);
-    let k_sizes = [vec![inputs], taps(window)].concat();
+    // Four channels are summed tap by tap, where channels are whole fours: a step of the kernels has one place in x and one test of
+    // its bounds, and stays where the step before was, in x and in the weights.
+    let four = if inputs.is_multiple_of(4) { 4 } else { 1 };
+    let k_sizes = [vec![inputs / four], taps(window), vec![four]].concat();
     let k = k_sizes.iter().product();
+    // Channel and tap of an index of the sum.
+    let split = move |k: &Index| {
+        let mut at = coordinates(k, &k_sizes);
+        let rest = at.pop().unwrap_or(Index::constant(0));
+        at[0] = at[0].times(four).add(&rest);
+        at
+    };
     if outputs <= DEPTHWISE && k > 0 {
         return None;
     }
@@ -75,15 +85,15 @@ pub(super) fn matrix<'a>(
     let spatial = sizes[2..].to_vec();
     let matrix = Matrix { batch: sizes[0] * groups, m: outputs, n: spatial.iter().product(), k };
     let read = reader(context, window, x);
-    let (a_sizes, b_sizes, b_spatial, out_spatial) = (k_sizes.clone(), k_sizes, spatial.clone(), spatial);
+    let (split_a, split_b, b_spatial, out_spatial) = (split.clone(), split, spatial.clone(), spatial);
     let operands = Operands {
         a: Box::new(move |e, batch, m, k| {
             let mut index = vec![batch.rem(groups).times(outputs).add(m)];
-            index.extend(coordinates(k, &a_sizes));
+            index.extend(split_a(k));
             e.value(kernel, &index)
         }),
         b: Box::new(move |e, batch, k, n| {
-            let tap = coordinates(k, &b_sizes);
+            let tap = split_b(k);
             let channel = batch.rem(groups).times(inputs).add(&tap[0]);
             read(e, [batch.div(groups), channel], &coordinates(n, &b_spatial), &tap[1..])
         }),
