@@ -279,6 +279,13 @@ fn contractions_match_f64() {
                 Box::new(ContractShared { rm: 3, rn: 4, bk: 12, wg_m: 2, wg_n: 4, ..ContractShared::new(p) })
             };
             check_product(product, &odd, &[0, k]);
+            let sliced = [(2, 4, 32, 1, 8, 8), (5, 8, 24, 1, 4, 3), (1, 4, 64, 2, 2, 16)];
+            for (rm, rn, bk, wg_m, wg_n, slices) in sliced.into_iter().filter(|_| [5, 9].contains(&m)) {
+                let sliced = move |product| -> Box<dyn Kernel> {
+                    Box::new(ContractShared { product, rm, rn, bk, wg_m, wg_n, slices })
+                };
+                check_product(product, &sliced, &[0, k]);
+            }
             if let Some(width) = width {
                 check_product(product, &|p| Box::new(ContractSubgroup::new(p, width)), &[0, k]);
                 let odd = move |p| -> Box<dyn Kernel> {
@@ -290,6 +297,10 @@ fn contractions_match_f64() {
         let product = Product::new(2, 19, 21, 45, b_order);
         check_product(product, &|p| Box::new(Contract::new(p)), &[0, 16, 40, 45]);
         check_product(product, &|p| Box::new(ContractShared::new(p)), &[0, 16, 40, 45]);
+        let sliced = |p| -> Box<dyn Kernel> {
+            Box::new(ContractShared { rm: 4, rn: 4, wg_m: 2, wg_n: 4, slices: 4, ..ContractShared::new(p) })
+        };
+        check_product(product, &sliced, &[0, 16, 40, 45]);
         if let Some(width) = width {
             check_product(product, &|p| Box::new(ContractSubgroup::new(p, width)), &[0, 16, 40, 45]);
         }

@@ -97,7 +97,10 @@ fn contraction_tiles_validate() {
                 check(&Contract { rm, rn, ..Contract::new(product) });
             }
             for (rm, rn, bk, wg_m, wg_n) in [(8, 8, 16, 8, 8), (1, 4, 4, 2, 16), (5, 12, 20, 1, 4)] {
-                check(&ContractShared { rm, rn, bk, wg_m, wg_n, product });
+                check(&ContractShared { rm, rn, bk, wg_m, wg_n, slices: 1, product });
+            }
+            for (rm, rn, bk, wg_m, wg_n, slices) in [(2, 4, 32, 1, 8, 8), (5, 12, 24, 1, 4, 3), (1, 4, 64, 2, 2, 16)] {
+                check(&ContractShared { rm, rn, bk, wg_m, wg_n, slices, product });
             }
             for (size, rm, rn, bk, sg_m, sg_n) in [(8, 4, 4, 32, 1, 1), (16, 2, 1, 16, 2, 2), (8, 1, 3, 8, 1, 2)] {
                 check(&ContractCooperative { rm, rn, bk, sg_m, sg_n, ..ContractCooperative::new(product, size, 8) });
@@ -187,6 +190,7 @@ fn illegal_parameters_name_their_constraint() {
     assert_eq!(of(&Contract { rn: 6, ..Contract::new(product) }), "register-tile");
     assert_eq!(of(&ContractSubgroup::new(product, 12)), "subgroup-width");
     assert_eq!(of(&ContractSubgroup { rm: 64, rn: 8, ..ContractSubgroup::new(product, 8) }), "register-tile");
+    assert_eq!(of(&ContractShared { slices: 8, ..ContractShared::new(product) }), "slices");
     assert_eq!(of(&ContractShared { bk: 6, ..ContractShared::new(product) }), "staging");
     assert_eq!(of(&ContractShared { bk: 64, ..ContractShared::new(product) }), "workgroup-memory");
     assert_eq!(of(&ContractCooperative::new(product, 12, 8)), "matrix-size");
@@ -390,11 +394,14 @@ fn chosen_contractions_are_legal_and_waste_little() {
             }
         }
     }
+    let few = Product::new(1, 2, 1152, 4608, BOrder::KContiguous);
     let large = Product::new(1, 1024, 1152, 4608, BOrder::KContiguous);
     let with = |subgroup, gpu| Capabilities { subgroup, gpu, cooperative: vec![16], ..Capabilities::PORTABLE };
     assert!(matches!(choose(large, false, &with(Some(8), false)), Choice::Subgroup(_)));
     assert!(matches!(choose(large, true, &with(Some(8), false)), Choice::Subgroup(_)));
     assert!(matches!(choose(large, false, &with(None, false)), Choice::Direct(_)));
-    assert!(matches!(choose(large, false, &with(None, true)), Choice::Shared(_)));
+    assert!(matches!(choose(large, false, &with(None, true)), Choice::Shared(c) if c.slices == 1));
+    // Too few tiles to fill a GPU: several invocations share each.
+    assert!(matches!(choose(few, false, &with(Some(32), true)), Choice::Shared(c) if c.slices > 1));
     assert!(matches!(choose(large, true, &with(Some(32), true)), Choice::Cooperative(_)));
 }

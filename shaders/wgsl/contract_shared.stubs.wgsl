@@ -11,6 +11,7 @@ const RN: u32 = 4u;
 const BK: u32 = 4u;
 const WG_M: u32 = 8u;
 const WG_N: u32 = 8u;
+const SLICES: u32 = 1u;
 const GROUPS_X: u32 = 1u;
 const LAST_N: u32 = N - 1u;
 
@@ -23,6 +24,8 @@ fn step(c: ptr<function, Tile>, batch: u32, m: u32, n: u32, k: u32) {
 }
 // Gives the tile's first TAKEN rows and moves the others up.
 fn take_rows(c: ptr<function, Tile>) -> Rows { return Rows((*c)[0]); }
+// Adds up what the slices of a tile have of these rows, for slice 0; all invocations of the workgroup call it together.
+fn combine(values: Rows, lane: u32, slice: u32) -> Rows { return values; }
 // Stages four i of B; the first column is `first`, the first of K is `k`.
 fn stage_b(i: u32, batch: u32, first: u32, k: u32) {
     let at = k + i % (BK / 4u) * 4u;

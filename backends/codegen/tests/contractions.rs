@@ -2,6 +2,7 @@
 
 mod common;
 
+use selvedge_codegen::{Options, Target, compile};
 use selvedge_ir::parse::parse;
 
 /// Contractions of odd and even sizes, with prologue and epilogue, batched and chained, of f32 and of halves.
@@ -52,6 +53,22 @@ fn all_candidates_agree_with_the_interpreter() {
     for family in wanted {
         assert!(families.contains(family), "{family} did not run: {families:?}");
     }
+}
+
+/// What is chosen for GPUs, whose few tiles share their sums among invocations.
+#[test]
+fn candidates_of_gpus_agree_too() {
+    let target = Target { gpu: true, subgroup: None, cooperative: Vec::new(), ..common::device() };
+    let mut sliced = 0;
+    // Of odd sizes, and of one with few rows.
+    for (i, text) in [1, 3].map(|i| modules().swap_remove(i)).iter().enumerate() {
+        let module = parse(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        common::check_candidates(&module, &target, 50 + i as u64);
+        let compiled = compile(&module, &target, &Options::default()).unwrap_or_else(|e| panic!("{e}"));
+        let names = compiled.tunables.values().flat_map(|t| &t.candidates);
+        sliced += names.filter(|name| name.contains("slices")).count();
+    }
+    assert!(sliced > 0, "no candidate splits K");
 }
 
 /// The driver that `scripts/test` runs this on is known to have cooperative matrices.

@@ -45,7 +45,10 @@ impl std::fmt::Display for Choice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Choice::Direct(c) => write!(f, "direct {}x{} wg {}x{}", c.rm, c.rn, c.wg_m, c.wg_n),
-            Choice::Shared(c) => write!(f, "shared {}x{} wg {}x{} bk {}", c.rm, c.rn, c.wg_m, c.wg_n, c.bk),
+            Choice::Shared(c) => {
+                write!(f, "shared {}x{} wg {}x{} bk {}", c.rm, c.rn, c.wg_m, c.wg_n, c.bk)?;
+                if c.slices > 1 { write!(f, " slices {}", c.slices) } else { Ok(()) }
+            }
             Choice::Subgroup(c) => write!(f, "subgroup {}x{}", c.rm, c.rn),
             Choice::Cooperative(c) => {
                 write!(f, "cooperative {} {}x{} sg {}x{} bk {}", c.size, c.rm, c.rn, c.sg_m, c.sg_n, c.bk)
@@ -183,20 +186,32 @@ fn subgroup(product: Product, rn: u32, of: &Capabilities) -> Vec<(f64, Choice)> 
 const FULL: f64 = 128.0;
 
 fn shared(product: Product, of: &Capabilities) -> Vec<(f64, Choice)> {
-    let tiles =
+    let whole =
         [(8, 8, 16, 16, 16), (8, 8, 16, 8, 8), (8, 4, 16, 8, 8), (4, 4, 16, 8, 8), (4, 8, 32, 4, 8), (2, 4, 32, 4, 16)];
+    // Tiles whose sums several invocations share, for products with fewer tiles than a GPU has places for workgroups.
+    let sliced = [(4, 4, 32, 8, 8, 4), (4, 4, 16, 2, 16, 4), (2, 4, 32, 1, 16, 8), (2, 4, 32, 1, 8, 8)];
+    let tiles = whole.into_iter().map(|(rm, rn, bk, wg_m, wg_n)| (rm, rn, bk, wg_m, wg_n, 1));
+    let sliced = sliced.into_iter().filter(|_| of.gpu);
     tiles
-        .into_iter()
-        .map(|(rm, rn, bk, wg_m, wg_n)| {
-            let kernel = ContractShared { product, rm, rn, bk, wg_m, wg_n };
+        .chain(sliced)
+        .map(|(rm, rn, bk, wg_m, wg_n, slices)| {
+            let kernel = ContractShared { product, rm, rn, bk, wg_m, wg_n, slices };
             let lanes = (kernel.groups() * (wg_m * wg_n) as u64) as f64;
             // A four of K takes rm + rn reads of workgroup memory, and its share of staging.
             let staging = (rm * wg_m + rn * wg_n) as f64 / (wg_m * wg_n) as f64;
             let four = 4.0 * MULTIPLY_ADD * (rm * rn) as f64 + 8.0 * (rm + rn) as f64;
-            let full = if of.gpu { (kernel.groups() as f64 / FULL).min(1.0) } else { 1.0 };
+            // Slices write and read their fours once, at the price of as many reads and two barriers every four rows.
+            let combining = match slices {
+                1 => 0.0,
+                _ => {
+                    slices as f64 * (16.0 * (rm * rn / 4) as f64 + 50.0 * rm.div_ceil(4) as f64)
+                        / product.steps().max(1) as f64
+                }
+            };
+            let full = if of.gpu { ((kernel.groups() * slices as u64) as f64 / FULL).min(1.0) } else { 1.0 };
             // On a CPU workgroup memory is memory, and every barrier switches between invocations.
             let slow = if of.gpu { 1.0 } else { 4.0 };
-            (lanes * (four + 25.0 * staging) * slow / full, Choice::Shared(kernel))
+            (lanes * (four + 25.0 * staging + combining) * slow / full, Choice::Shared(kernel))
         })
         .collect()
 }

@@ -26,7 +26,7 @@ pub(crate) fn constraint(check: &mut Check, rm: u32, rn: u32) {
 }
 
 /// Rows that leave a tile at a time.
-const TAKEN: u32 = 4;
+pub(crate) const TAKEN: u32 = 4;
 
 /// An upper bound of the iterations of the loops that finish a tile.
 pub(crate) fn finishing(rm: u32, rn: u32) -> u64 {
