@@ -151,6 +151,7 @@ fn attention(delivery: KeyDelivery) -> Attention {
         delivery,
         ql: 2,
         kb: 4,
+        kl: 4,
         wg: 8,
     }
 }
@@ -161,7 +162,9 @@ fn attention_validates() {
         let plain = attention(delivery);
         for (d, e, ql, kb, wg) in [(40, 40, 2, 4, 8), (72, 64, 1, 1, 64), (7, 5, 3, 2, 4), (256, 256, 1, 4, 32)] {
             if d < 256 || delivery == KeyDelivery::Broadcast {
-                check(&Attention { d, e, ql, kb, wg, ..plain });
+                for kl in [1, kb] {
+                    check(&Attention { d, e, ql, kb, kl, wg, ..plain });
+                }
             }
         }
         for (causal, masked, biased) in [(true, false, false), (false, true, true), (true, true, true)] {

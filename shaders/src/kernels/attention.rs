@@ -82,6 +82,8 @@ pub struct Attention {
     pub ql: u32,
     /// Keys a block.
     pub kb: u32,
+    /// Keys whose scores one iteration of a loop computes, a divisor of those of a block; all of them: no loop. Broadcasts only.
+    pub kl: u32,
     /// Invocations of a workgroup (a subgroup's width for broadcasts).
     pub wg: u32,
     /// Queries and results are filled and emptied by loop counters, which keeps them in memory: for software drivers, whose
@@ -97,6 +99,9 @@ impl fmt::Display for Attention {
             KeyDelivery::Broadcast => write!(f, "broadcast")?,
         }
         write!(f, " q{} kb{} wg{}", self.ql, self.kb, self.wg)?;
+        if self.looped() {
+            write!(f, " kl{}", self.kl)?;
+        }
         self.window.map_or(Ok(()), |w| write!(f, " tile {}x{}", w.tile_height, w.tile_width))
     }
 }
@@ -109,6 +114,10 @@ impl Attention {
     /// Fours of a result.
     pub fn e_quads(&self) -> u32 {
         self.e.div_ceil(4)
+    }
+    /// True if the scores of a block are computed in a loop.
+    pub fn looped(&self) -> bool {
+        self.delivery == KeyDelivery::Broadcast && self.kl < self.kb
     }
     /// Workgroups of one problem.
     pub fn tiles(&self) -> u32 {
@@ -132,6 +141,8 @@ impl Kernel for Attention {
         check.that(heads, "head-size", "1 to 256 elements", format!("{} and {}", self.d, self.e));
         let tile = (1..=8).contains(&self.ql) && (1..=8).contains(&self.kb);
         check.that(tile, "register-tile", "1 to 8 queries x 1 to 8 keys", format!("{} x {}", self.ql, self.kb));
+        let part = self.kl >= 1 && self.kb.is_multiple_of(self.kl);
+        check.that(part, "register-tile", format!("a divisor of {} keys", self.kb), self.kl);
         match self.delivery {
             KeyDelivery::Uniform => {}
             KeyDelivery::Broadcast => {
@@ -181,18 +192,19 @@ impl Kernel for Attention {
     }
     fn iterations(&self) -> u64 {
         let kb = self.kb.max(1);
+        let within = if self.looped() { (kb / self.kl.max(1)) as u64 } else { 0 };
         let keys = match (self.delivery, self.window) {
             (_, Some(w)) => {
                 let reach = |tile: u32, size: u32| (tile + 2 * w.radius.saturating_sub(1).min(size)).min(size) as u64;
                 let row = reach(w.tile_width, w.width).div_ceil(kb as u64);
-                w.text.div_ceil(kb) as u64 + reach(w.tile_height, w.height) * (row + 1)
+                w.text.div_ceil(kb) as u64 * (1 + within) + reach(w.tile_height, w.height) * (row * (1 + within) + 1)
             }
             (KeyDelivery::Shared { keys }, None) => {
                 let blocks = self.m.div_ceil(keys.max(1)) as u64;
                 let copies = (keys * (self.d_quads() + self.e_quads())).div_ceil(self.wg.max(1)) as u64 + 2;
                 blocks * (1 + copies + (keys / kb) as u64)
             }
-            (KeyDelivery::Uniform | KeyDelivery::Broadcast, None) => self.m.div_ceil(kb) as u64,
+            (KeyDelivery::Uniform | KeyDelivery::Broadcast, None) => self.m.div_ceil(kb) as u64 * (1 + within),
         };
         keys + (self.ql * (self.d_quads() + self.e_quads() + 10)) as u64
     }

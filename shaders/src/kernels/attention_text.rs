@@ -11,10 +11,18 @@ pub(crate) fn functions(a: &Attention) -> String {
     let mut out = String::new();
     let (queries, results) = (a.ql * a.d_quads(), a.ql * a.e_quads());
     let log2e = std::f32::consts::LOG2_E;
+    let held = match a.indexed {
+        // An array each: compilers relate all loads and stores of one to each other, which takes the square of their number.
+        true => {
+            let arrays: Vec<String> = (0..a.ql).map(|j| format!("r{j}: array<vec4<f32>, {}>", a.e_quads())).collect();
+            format!("struct Results {{ {} }}", arrays.join(", "))
+        }
+        false => format!("alias Results = array<vec4<f32>, {results}>;"),
+    };
     let _ = writeln!(
         out,
         "alias Queries = array<vec4<f32>, {queries}>;
-alias Results = array<vec4<f32>, {results}>;
+{held}
 alias States = array<vec2<f32>, {}>;
 const M: u32 = {}u;
 const SCALE: f32 = {:?}f;
@@ -32,12 +40,25 @@ const LOG2_E: f32 = {log2e:?}f;",
     out
 }
 
+/// Element `quad` of the results of query `j`, both known.
+fn result(a: &Attention, j: u32, quad: u32) -> String {
+    match a.indexed {
+        true => format!("(*c).r{j}[{quad}]"),
+        false => format!("(*c)[{}]", j * a.e_quads() + quad),
+    }
+}
+
 /// `push` and `take`.
 fn ends(a: &Attention) -> String {
     const PUSH: &str = "fn push(q: ptr<function, Queries>, at: u32, value: vec4<f32>)";
     const TAKE: &str = "fn take(c: ptr<function, Results>, at: u32) -> vec4<f32>";
     if a.indexed {
-        return format!("{PUSH} {{ (*q)[at] = value * SCALE; }}\n{TAKE} {{ return (*c)[at]; }}\n");
+        let mut out = format!("{PUSH} {{ (*q)[at] = value * SCALE; }}\n{TAKE} {{\n");
+        out += "    let quad = at % E_QUADS;\n    var value = (*c).r0[quad];\n";
+        for j in 1..a.ql {
+            let _ = writeln!(out, "    if at / E_QUADS == {j}u {{ value = (*c).r{j}[quad]; }}");
+        }
+        return out + "    return value;\n}\n";
     }
     // Arrays are only ever indexed by constants, without which they would not stay in registers.
     let (queries, results) = (a.ql * a.d_quads(), a.ql * a.e_quads());
@@ -78,18 +99,20 @@ fn step(a: &Attention) -> String {
             false => format!("let m{c} = min({m}, end - 1u);"),
         });
     }
-    let fetch = |line: &mut dyn FnMut(String), what: &str, quads: u32| {
-        if a.delivery != KeyDelivery::Broadcast {
+    let broadcast = a.delivery == KeyDelivery::Broadcast;
+    // A part of `keys` keys from `from` on: what each lane loads of them.
+    let fetch = |line: &mut dyn FnMut(String), what: &str, quads: u32, from: &str, keys: u32| {
+        if !broadcast {
             return;
         }
-        let values = kb * quads;
+        let values = keys * quads;
         for i in 0..values.div_ceil(a.wg) {
             let first = i * a.wg;
             let place = match values - first < a.wg {
                 true => format!("min(lane + {first}u, {}u)", values - 1),
                 false => format!("(lane + {first}u)"),
             };
-            let key = format!("m + {place} / {quads}u");
+            let key = format!("{from} + {place} / {quads}u");
             let key = if whole { key } else { format!("min({key}, end - 1u)") };
             line(format!("let {what}part{i} = load_{what}(batch, {key}, {place} % {quads}u);"));
         }
@@ -102,31 +125,57 @@ fn step(a: &Attention) -> String {
             format!("subgroupBroadcast({what}part{}, {}u)", i / a.wg, i % a.wg)
         }
     };
-    // Loads of keys and values stand together: each takes long, and they wait beside each other.
-    fetch(&mut line, "k", dq);
-    fetch(&mut line, "v", eq);
     for j in 0..ql {
         for c in 0..kb {
             line(format!("var s{j}_{c} = 0.0f;"));
         }
     }
-    let broadcast = a.delivery == KeyDelivery::Broadcast;
-    // What is handed out stays in few registers key by key, what is loaded is loaded four by four.
-    let order: Vec<(u32, Range<u32>)> = match broadcast {
-        true => (0..kb).flat_map(|c| (0..dq).map(move |quad| (quad, c..c + 1))).collect(),
-        false => (0..dq).map(|quad| (quad, 0..kb)).collect(),
-    };
-    for (quad, keys) in order {
-        for c in keys.clone() {
-            line(format!("let k{quad}_{c} = {};", deliver("k", c, quad, dq)));
-        }
-        for j in 0..ql {
-            let q = format!("(*q)[{}]", j * dq + quad);
+    // Adds the products of these keys, which `fetch` or `deliver` know by these numbers, to their scores.
+    let products = |line: &mut dyn FnMut(String), keys: u32, score: &str| {
+        // What is handed out stays in few registers key by key, what is loaded is loaded four by four.
+        let order: Vec<(u32, Range<u32>)> = match broadcast {
+            true => (0..keys).flat_map(|c| (0..dq).map(move |quad| (quad, c..c + 1))).collect(),
+            false => (0..dq).map(|quad| (quad, 0..keys)).collect(),
+        };
+        for (quad, keys) in order {
             for c in keys.clone() {
-                let terms: String = XYZW.iter().map(|x| format!(" + {q}.{x} * k{quad}_{c}.{x}")).collect();
-                line(format!("s{j}_{c} = s{j}_{c}{terms};"));
+                line(format!("let k{quad}_{c} = {};", deliver("k", c, quad, dq)));
+            }
+            for j in 0..ql {
+                let q = format!("(*q)[{}]", j * dq + quad);
+                for c in keys.clone() {
+                    let terms: String = XYZW.iter().map(|x| format!(" + {q}.{x} * k{quad}_{c}.{x}")).collect();
+                    line(format!("{score}{j}_{c} = {score}{j}_{c}{terms};"));
+                }
             }
         }
+    };
+    if a.looped() {
+        let keys = a.kl;
+        line(format!("for (var key = m; key < m + {kb}u; key += {keys}u) {{"));
+        fetch(&mut line, "k", dq, "key", keys);
+        for j in 0..ql {
+            for c in 0..keys {
+                line(format!("var t{j}_{c} = 0.0f;"));
+            }
+        }
+        products(&mut line, keys, "t");
+        // Scores move up, so that no register is chosen by the counter.
+        for j in 0..ql {
+            for c in keys..kb {
+                line(format!("s{j}_{} = s{j}_{c};", c - keys));
+            }
+            for c in 0..keys {
+                line(format!("s{j}_{} = t{j}_{c};", kb - keys + c));
+            }
+        }
+        line("}".into());
+        fetch(&mut line, "v", eq, "m", kb);
+    } else {
+        // Loads of keys and values stand together: each takes long, and they wait beside each other.
+        fetch(&mut line, "k", dq, "m", kb);
+        fetch(&mut line, "v", eq, "m", kb);
+        products(&mut line, kb, "s");
     }
     for j in 0..ql {
         for c in 0..kb {
@@ -176,7 +225,7 @@ fn step(a: &Attention) -> String {
         }
         for j in 0..ql {
             for quad in quads.clone() {
-                let at = format!("(*c)[{}]", j * eq + quad);
+                let at = result(a, j, quad);
                 let terms: String = (0..kb).map(|c| format!(" + p{j}_{c} * v{quad}_{c}")).collect();
                 line(format!("{at} = {at} * f{j}{terms};"));
             }

@@ -9,8 +9,8 @@ use std::rc::Rc;
 
 /// Subgroups up to this width are a processor's vectors, where a broadcast costs nothing and workgroup memory as much as any.
 const NARROW: u32 = 16;
-/// Head sizes up to which a kernel of four queries an invocation compiles in less than a second on software drivers.
-const FOUR_QUERIES: u64 = 80;
+/// Fours of results that an invocation has on software drivers: with more a kernel takes over a second to compile.
+const HELD: u32 = 128;
 /// Head sizes up to which two queries fit an invocation's registers.
 const TWO_QUERIES: u64 = 128;
 
@@ -84,30 +84,35 @@ impl Problem {
             delivery: KeyDelivery::Uniform,
             ql: 1,
             kb: 2,
+            kl: 2,
             wg: workgroup(target, 64),
             indexed: false,
         };
         let quads = (base.d_quads() + base.e_quads()) as u64;
         let mut all = Vec::new();
         let indexed = !target.gpu;
-        let broadcast = |wg, ql, kb| Fused { delivery: KeyDelivery::Broadcast, ql, kb, wg, indexed, ..base };
+        let broadcast = |wg, ql, kb| Fused { delivery: KeyDelivery::Broadcast, ql, kb, kl: kb, wg, indexed, ..base };
         let size = (d as u64).max(e as u64);
         let most = if size <= TWO_QUERIES { 2 } else { 1 };
         if let Some(wg) = width(target).filter(|w| *w <= NARROW) {
-            // As many as are worth their time to compile, and not many more than there are.
-            let ql = match n.div_ceil(wg) {
-                1 => 1,
-                2 => most,
-                _ if size <= FOUR_QUERIES && window.is_none() => 4,
-                _ => most,
-            };
-            all.push(broadcast(wg, ql, 4));
-            all.extend([(1, 4), (2, 4), (4, 2), (4, 4), (ql, 2)].map(|(ql, kb)| broadcast(wg, ql, kb)));
+            let quads = base.d_quads().max(base.e_quads());
+            // The tile of a window sees what any of its queries sees.
+            let held = if indexed { HELD / quads } else { most };
+            let ql = queries_each(n, wg, if window.is_some() { held.min(4) } else { held });
+            if indexed {
+                let kb = if ql * quads <= HELD / 2 && quads <= 16 { 8 } else { 4 };
+                // As many keys an iteration as fill the lanes that load them.
+                let kl =
+                    [1, 2, 4].into_iter().min_by_key(|kl| (kl * base.d_quads()).div_ceil(wg) * (4 / kl)).unwrap_or(1);
+                let looped = |ql, kb, kl| Fused { kl, ..broadcast(wg, ql, kb) };
+                all.extend([looped(ql, kb, kl), looped(ql, 4, 1), looped(4, 8, 1), looped(ql.min(6), 8, kl)]);
+            }
+            all.extend([(ql.min(4), 4), (1, 4), (2, 4), (4, 2), (4, 4)].map(|(ql, kb)| broadcast(wg, ql, kb)));
         }
         for keys in [32, 16, 8] {
             if keys * quads * 16 <= target.workgroup_bytes as u64 {
                 let delivery = KeyDelivery::Shared { keys: keys as u32 };
-                all.extend([Fused { delivery, ..base }, Fused { delivery, kb: 4, ..base }]);
+                all.extend([Fused { delivery, ..base }, Fused { delivery, kb: 4, kl: 4, ..base }]);
                 break;
             }
         }
@@ -134,6 +139,13 @@ impl Problem {
             && (!whole || !self.candidates(q, v, false, target).is_empty())
             && (self.local.is_none() || !grid || !self.candidates(q, v, true, target).is_empty())
     }
+}
+
+/// Queries an invocation, of 1 to 8 and `most`, with which all tiles together cost least: a block of keys for a tile costs its loads, as
+/// much as 1.7 queries, whatever the number of queries.
+fn queries_each(n: u32, wg: u32, most: u32) -> u32 {
+    let cost = |ql: u32| n.div_ceil(wg * ql) as u64 * (10 * ql as u64 + 17);
+    (1..=most.clamp(1, 8)).min_by_key(|ql| (cost(*ql), *ql)).unwrap_or(1)
 }
 
 /// The window with a tile, as square as can be, of a workgroup's queries.
