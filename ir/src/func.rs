@@ -183,6 +183,12 @@ impl Builder {
     pub fn new(name: impl Into<String>) -> Builder {
         Builder { function: Function { name: name.into(), ..Function::default() }, place: None }
     }
+    /// An empty function with room for so many values.
+    pub fn with_capacity(name: impl Into<String>, values: usize) -> Builder {
+        let mut builder = Builder::new(name);
+        builder.function.values.reserve(values);
+        builder
+    }
     /// The place recorded with values added from now on.
     pub fn set_place(&mut self, place: Option<Place>) {
         self.place = place;
@@ -215,6 +221,21 @@ impl Builder {
         let types: Vec<&TensorType> = args.iter().map(|a| self.ty(*a)).collect();
         let ty = op.infer(&types)?;
         Ok(self.push_unchecked(Def::Op { op, args: args.to_vec() }, ty))
+    }
+    /// Adds a copy of another function's operator with these operands. Operands of the types they have there give the type that
+    /// is known from there; others are inferred from.
+    ///
+    /// # Errors
+    /// The violated constraint, with the operator's name and the current place; a call's result is no operator.
+    pub fn copy(&mut self, from: &Function, id: ValueId, args: &[ValueId]) -> Result<ValueId, Diagnostic> {
+        let Some((op, old)) = from.op(id) else {
+            return Err(Diagnostic::new("copy", "a call's result is no operator").at(self.place));
+        };
+        let same = old.len() == args.len() && old.iter().zip(args).all(|(o, a)| from.ty(*o) == self.ty(*a));
+        if same {
+            return Ok(self.push_unchecked(Def::Op { op: op.clone(), args: args.to_vec() }, from.ty(id).clone()));
+        }
+        self.try_push(op.clone(), args)
     }
     /// Adds an operator; the error is a diagnostic with the operator's name and the current place.
     ///

@@ -14,6 +14,7 @@ pub mod dtype;
 pub mod func;
 pub mod generate;
 pub mod interp;
+pub mod known;
 pub mod lex;
 pub mod module;
 pub mod op;

@@ -1,12 +1,11 @@
 //! `canonicalize`: one spelling for what is obviously the same.
 
 use crate::Pass;
-use crate::rebuild::{Rebuild, rebuild};
-use selvedge_ir::ops::{Broadcast, Map, Reshape, Transpose};
+use selvedge_ir::func::Value;
+use selvedge_ir::known::Known;
+use selvedge_ir::ops::Map;
 use selvedge_ir::scalar::Body;
-use selvedge_ir::{Diagnostic, Function, Module, Op, TensorType, ValueId};
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use selvedge_ir::{Def, Diagnostic, Function, Module, Op, TensorType, ValueId};
 
 /// Removes operators that change nothing, merges chains of one view into one, gives maps each operand once, and
 /// shares equal values. No rounding and no order of sums changes.
@@ -20,52 +19,64 @@ impl Pass for Canonicalize {
         "removes identities, merges chains of views, shares equal values"
     }
     fn run(&self, mut module: Module) -> Result<Module, Diagnostic> {
-        for function in module.functions.iter_mut().filter(|f| !canonical(f)) {
-            let mut known: HashMap<(Op, Vec<ValueId>), ValueId> = HashMap::new();
-            *function = rebuild(function, |r, _, op, args| {
-                let (op, args) = merged(r, op.clone(), args.to_vec());
-                if let Some(same) = identity(&op, &args, |id| r.to.ty(id)) {
-                    return Ok(same);
-                }
-                if matches!(op, Op::Input(_)) {
-                    return r.copy(&op, &args);
-                }
-                match known.entry((op, args)) {
-                    Entry::Occupied(same) => Ok(*same.get()),
-                    Entry::Vacant(new) => {
-                        let (op, args) = new.key();
-                        let id = r.copy(op, args)?;
-                        Ok(*new.insert(id))
-                    }
-                }
-            })?;
-        }
+        module.functions.iter_mut().for_each(canonicalize);
         Ok(module)
     }
 }
 
-/// True if nothing would change: asked first, since most functions come again as they were left.
-fn canonical(function: &Function) -> bool {
-    let mut known: HashSet<(&Op, &[ValueId])> = HashSet::with_capacity(function.values.len());
-    function.ids().all(|id| {
-        let Some((op, args)) = function.op(id) else { return true };
-        if let Op::Input(_) = op {
-            return true;
+/// Values are moved, not copied: most stay as they are.
+fn canonicalize(function: &mut Function) {
+    let values = std::mem::take(&mut function.values);
+    function.values.reserve(values.len());
+    let mut known = Known::default();
+    let mut map: Vec<ValueId> = Vec::with_capacity(values.len());
+    let renumber = |map: &[ValueId], ids: &mut [ValueId]| ids.iter_mut().for_each(|id| *id = map[id.0 as usize]);
+    let mut called = vec![false; function.calls.len()];
+    for mut value in values {
+        let new = ValueId(function.values.len() as u32);
+        let same = match &mut value.def {
+            Def::Result { call, .. } => {
+                if !std::mem::replace(&mut called[call.0 as usize], true) {
+                    renumber(&map, &mut function.calls[call.0 as usize].args);
+                }
+                None
+            }
+            Def::Op { op, args } => {
+                renumber(&map, args);
+                merge(function, op, args);
+                match identity(op, args, |id| function.ty(id)) {
+                    Some(same) => Some(same),
+                    None if matches!(op, Op::Input(_)) => None,
+                    None => match known.find(function, op, args) {
+                        Ok(same) => Some(same),
+                        Err(slot) => {
+                            known.insert(slot, new);
+                            None
+                        }
+                    },
+                }
+            }
+        };
+        map.push(same.unwrap_or(new));
+        match same {
+            Some(same) => joined(&mut function.values[same.0 as usize], value),
+            None => function.values.push(value),
         }
-        identity(op, args, |id| function.ty(id)).is_none() && !merges(function, op, args) && known.insert((op, args))
-    })
+    }
+    for (call, _) in function.calls.iter_mut().zip(called).filter(|(_, called)| !called) {
+        renumber(&map, &mut call.args);
+    }
+    function.returns.iter_mut().for_each(|r| r.value = map[r.value.0 as usize]);
 }
 
-/// Whether [`merged`] changes an operator.
-fn merges(function: &Function, op: &Op, args: &[ValueId]) -> bool {
-    let below = args.first().and_then(|a| function.op(*a)).map(|(below, _)| below);
-    match (op, below) {
-        (Op::Map(map), _) => args.iter().enumerate().any(|(i, arg)| !map.body.uses(i) || args[..i].contains(arg)),
-        (Op::Transpose(_), Some(Op::Transpose(_)))
-        | (Op::Reshape(_), Some(Op::Reshape(_)))
-        | (Op::Broadcast(_), Some(Op::Broadcast(_))) => true,
-        _ => false,
+/// A value stands for an equal one, too: it has several origins now.
+fn joined(kept: &mut Value, other: Value) {
+    for place in other.places {
+        if !kept.places.contains(&place) {
+            kept.places.push(place);
+        }
     }
+    kept.name = kept.name.take().or(other.name);
 }
 
 /// The operand that an operator gives back unchanged.
@@ -83,6 +94,8 @@ fn identity<'a>(op: &Op, args: &[ValueId], ty: impl Fn(ValueId) -> &'a TensorTyp
         }
         Op::Pad(p) => p.padding.iter().all(|&p| p == (0, 0)),
         Op::Concat(_) => args.len() == 1,
+        // Only such small bodies are compared.
+        Op::Map(m) if m.body.nodes().len() > 2 => false,
         Op::Map(m) => m.body == Body::identity() || m.body == Body::cast(ty(x).dtype),
         Op::Resize(r) => shape.0[2..].iter().map(|d| d.get()).eq(r.size.iter().map(|&n| Some(n))),
         Op::Reduce(_)
@@ -109,40 +122,43 @@ fn identity<'a>(op: &Op, args: &[ValueId], ty: impl Fn(ValueId) -> &'a TensorTyp
     unchanged.then_some(x)
 }
 
-/// The operator with a view below it taken in, and a map with each operand once.
-fn merged(r: &Rebuild, op: Op, args: Vec<ValueId>) -> (Op, Vec<ValueId>) {
-    if let Op::Map(map) = op {
-        return distinct(map, args);
-    }
-    let Some((below, below_args)) = args.first().and_then(|a| r.to.function().op(*a)) else { return (op, args) };
-    let both: Op = match (&op, below) {
-        (Op::Transpose(over), Op::Transpose(under)) => {
-            Transpose { perm: over.perm.iter().map(|&p| under.perm[p]).collect() }.into()
+/// Takes a view below into an operator; gives a map each operand once.
+fn merge(function: &Function, op: &mut Op, args: &mut Vec<ValueId>) {
+    let below = args.first().and_then(|a| function.op(*a));
+    let below_args = match (&mut *op, below) {
+        (Op::Map(map), _) => return distinct(map, args),
+        (Op::Transpose(over), Some((Op::Transpose(under), below))) => {
+            over.perm = over.perm.iter().map(|&p| under.perm[p]).collect();
+            below
         }
-        (Op::Reshape(over), Op::Reshape(_)) => Reshape { shape: over.shape.clone() }.into(),
-        (Op::Broadcast(over), Op::Broadcast(under)) => {
-            let axes = under.axes.iter().map(|&a| over.axes[a]).collect();
-            Broadcast { shape: over.shape.clone(), axes }.into()
+        (Op::Reshape(_), Some((Op::Reshape(_), below))) => below,
+        (Op::Broadcast(over), Some((Op::Broadcast(under), below))) => {
+            over.axes = under.axes.iter().map(|&a| over.axes[a]).collect();
+            below
         }
-        _ => return (op, args),
+        _ => return,
     };
-    (both, below_args.to_vec())
+    *args = below_args.to_vec();
 }
 
-/// A map whose operands are all different and all read.
-fn distinct(map: Map, args: Vec<ValueId>) -> (Op, Vec<ValueId>) {
+/// Makes the operands of a map all different and all read.
+fn distinct(map: &mut Map, args: &mut Vec<ValueId>) {
+    if args.iter().enumerate().all(|(i, arg)| map.body.uses(i) && !args[..i].contains(arg)) {
+        return;
+    }
     let mut kept: Vec<ValueId> = Vec::new();
     for (i, arg) in args.iter().enumerate() {
         if map.body.uses(i) && !kept.contains(arg) {
             kept.push(*arg);
         }
     }
-    if kept.len() == args.len() {
-        return (map.into(), args);
-    }
     if kept.is_empty() {
         kept.push(args[0]); // the shape comes from an operand
     }
+    if kept.len() == args.len() {
+        return;
+    }
     let places: Vec<usize> = args.iter().map(|a| kept.iter().position(|k| k == a).unwrap_or(0)).collect();
-    (Map { body: map.body.with_args(kept.len(), &places) }.into(), kept)
+    map.body = map.body.with_args(kept.len(), &places);
+    *args = kept;
 }

@@ -38,7 +38,7 @@ pub use hoist::Hoist;
 pub use inline_calls::InlineCalls;
 pub use merge_contractions::MergeContractions;
 pub use merge_maps::MergeMaps;
-pub use outline::{LEAST_OPERATORS, MOST_RESULTS, Outline};
+pub use outline::{LEAST_OPERATORS, LEAST_SAVED, MOST_RESULTS, Outline};
 pub use pipeline::{JOINED_BYTES, Optimizer, Options, passes, pipeline};
 pub use quantize::{QuantizeWeights, UnpackWeights};
 pub use specialize::Specialize;

@@ -8,14 +8,20 @@
 use crate::Pass;
 use crate::rebuild::results;
 use selvedge_ir::func::{Builder, Target};
+use selvedge_ir::known::{FastHasher, FastMap};
 use selvedge_ir::ops::WindowKind;
 use selvedge_ir::{Def, Diagnostic, Function, Module, Op, TensorType, ValueId};
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
 
-/// Operators that a block has at least; smaller repeats are not worth a call.
+/// Operators that a block has at least; smaller repeats are not worth a call, unless they are many.
 pub const LEAST_OPERATORS: usize = 8;
+/// Operators that the calls of a smaller block leave out at least: without a call, work on such a row of blocks (the modulations
+/// of a deep network, as `tabulate` computes them) grows with their number.
+pub const LEAST_SAVED: usize = 64;
+/// Operators that any block has at least.
+const LEAST_SMALL: usize = 3;
 /// Values that may cross the border of a block besides its weights: more, and it is no block but a piece of one.
 pub const MOST_RESULTS: usize = 8;
 
@@ -95,13 +101,22 @@ fn runs(function: &Function) -> Vec<Run> {
             || function.joined_weights(id).is_some()
     };
     let sequence: Vec<ValueId> = function.ids().filter(|id| !constant[id.0 as usize] && !leaf(*id)).collect();
+    let mut position = vec![None; function.values.len()];
+    sequence.iter().enumerate().for_each(|(i, id)| position[id.0 as usize] = Some(i));
     let shapes: Vec<u64> = sequence.iter().map(|id| shape(function, *id)).collect();
     let mut readers: Vec<Vec<ValueId>> = vec![Vec::new(); function.values.len()];
     for id in function.ids() {
         function.reads(id).iter().for_each(|a| readers[a.0 as usize].push(id));
     }
     let returned: BTreeSet<ValueId> = function.returns.iter().map(|r| r.value).collect();
-    let facts = Facts { function, constant: &constant, sequence: &sequence, readers: &readers, returned: &returned };
+    let facts = Facts {
+        function,
+        constant: &constant,
+        sequence: &sequence,
+        position: &position,
+        readers: &readers,
+        returned: &returned,
+    };
     let mut found = Vec::new();
     let mut open = vec![(0, sequence.len())];
     while let Some((low, high)) = open.pop() {
@@ -117,7 +132,7 @@ fn runs(function: &Function) -> Vec<Run> {
 
 /// An operator with its types, without its operands' names.
 fn shape(function: &Function, id: ValueId) -> u64 {
-    let mut h = DefaultHasher::new();
+    let mut h = FastHasher::default();
     match &function.value(id).def {
         Def::Op { op, args } => {
             op.hash(&mut h);
@@ -135,7 +150,7 @@ fn repeats(shapes: &[u64], low: usize, high: usize) -> Vec<Repeat> {
     let mut found: Vec<Repeat> = Vec::new();
     let n = high - low;
     // Two blocks that begin alike are a period apart: only such distances are tried.
-    let mut last: HashMap<u64, usize> = HashMap::new();
+    let mut last: FastMap<u64, usize> = FastMap::default();
     let mut periods: BTreeMap<usize, usize> = BTreeMap::new();
     for at in low..high {
         if let Some(before) = last.insert(shapes[at], at) {
@@ -143,7 +158,7 @@ fn repeats(shapes: &[u64], low: usize, high: usize) -> Vec<Repeat> {
         }
     }
     // A block holds some operators once: their distance is its length, and multiples of shorter distances are no news.
-    for (&period, _) in periods.iter().filter(|(p, _)| (LEAST_OPERATORS..=n / 2).contains(p)) {
+    for (&period, _) in periods.iter().filter(|(p, _)| (LEAST_SMALL..=n / 2).contains(p)) {
         let mut at = low;
         while at + period < high {
             let mut end = at;
@@ -151,7 +166,7 @@ fn repeats(shapes: &[u64], low: usize, high: usize) -> Vec<Repeat> {
                 end += 1;
             }
             let count = (end - at) / period + 1;
-            if count >= 2 {
+            if count >= 2 && (period >= LEAST_OPERATORS || period * (count - 1) >= LEAST_SAVED) {
                 found.push(Repeat { start: at, period, count: (end + period - at) / period });
             }
             at = end.max(at) + 1;
@@ -166,6 +181,8 @@ struct Facts<'a> {
     function: &'a Function,
     constant: &'a [bool],
     sequence: &'a [ValueId],
+    /// Of each value, its place in the sequence.
+    position: &'a [Option<usize>],
     readers: &'a [Vec<ValueId>],
     returned: &'a BTreeSet<ValueId>,
 }
@@ -206,10 +223,14 @@ impl Facts<'_> {
         let f = self.function;
         let blocks: Vec<Vec<ValueId>> =
             (0..r.count).map(|k| self.sequence[r.start + k * r.period..][..r.period].to_vec()).collect();
-        let places: Vec<HashMap<ValueId, usize>> =
-            blocks.iter().map(|b| b.iter().enumerate().map(|(i, id)| (*id, i)).collect()).collect();
+        // Where in block k a value is.
+        let place = |k: usize, id: ValueId| {
+            let first = r.start + k * r.period;
+            let at = self.position[id.0 as usize]?;
+            (first..first + r.period).contains(&at).then(|| at - first)
+        };
         let mut args: Vec<Vec<ValueId>> = Vec::new();
-        let mut known: HashMap<Vec<ValueId>, usize> = HashMap::new();
+        let mut known: FastMap<Vec<ValueId>, usize> = FastMap::default();
         let mut slots = BTreeMap::new();
         for i in 0..r.period {
             let (first, operands) = f.op(blocks[0][i])?;
@@ -221,7 +242,7 @@ impl Facts<'_> {
             }
             for slot in 0..operands.len() {
                 let of: Vec<ValueId> = blocks.iter().map(|b| f.reads(b[i])[slot]).collect();
-                let inside: Vec<Option<usize>> = of.iter().zip(&places).map(|(id, p)| p.get(id).copied()).collect();
+                let inside: Vec<Option<usize>> = of.iter().enumerate().map(|(k, id)| place(k, *id)).collect();
                 if inside.iter().any(Option::is_some) {
                     if inside.iter().any(|p| *p != inside[0]) {
                         return None;
@@ -242,7 +263,7 @@ impl Facts<'_> {
             }
         }
         let outside = |k: usize, id: &ValueId| {
-            self.returned.contains(id) || self.readers[id.0 as usize].iter().any(|r| !places[k].contains_key(r))
+            self.returned.contains(id) || self.readers[id.0 as usize].iter().any(|r| place(k, *r).is_none())
         };
         let results: Vec<usize> =
             (0..r.period).filter(|i| blocks.iter().enumerate().any(|(k, b)| outside(k, &b[*i]))).collect();
@@ -255,7 +276,7 @@ fn callee(function: &Function, run: &Run, name: String) -> Result<Function, Diag
     let mut b = Builder::new(name);
     let args: Vec<ValueId> =
         run.args.iter().enumerate().map(|(i, of)| b.input(format!("a{i}"), function.ty(of[0]).clone())).collect();
-    let mut map: HashMap<ValueId, ValueId> = HashMap::new();
+    let mut map: FastMap<ValueId, ValueId> = FastMap::default();
     for (i, id) in run.blocks[0].iter().enumerate() {
         let Some((op, operands)) = function.op(*id) else { continue };
         let mut new = Vec::with_capacity(operands.len());
@@ -292,7 +313,7 @@ fn constant_in(
     function: &Function,
     id: ValueId,
     b: &mut Builder,
-    map: &mut HashMap<ValueId, ValueId>,
+    map: &mut FastMap<ValueId, ValueId>,
 ) -> Result<ValueId, Diagnostic> {
     if let Some(new) = map.get(&id) {
         return Ok(*new);
@@ -318,8 +339,8 @@ fn outlined(
     let mut b = Builder::new(function.name.clone());
     let mut map: Vec<Option<ValueId>> = vec![None; function.values.len()];
     // The block that an operator belongs to: the call is where its last one was.
-    let mut last: HashMap<ValueId, (usize, usize)> = HashMap::new();
-    let mut inside: BTreeSet<ValueId> = BTreeSet::new();
+    let mut last: FastMap<ValueId, (usize, usize)> = FastMap::default();
+    let mut inside = vec![false; function.values.len()];
     let mut names = Vec::new();
     for (n, run) in runs.iter().enumerate() {
         let name = (0..).map(|i| format!("{}_block_{i}", function.name)).find(|name| !taken.contains(name));
@@ -328,13 +349,13 @@ fn outlined(
         made.push(callee(function, run, name.clone())?);
         names.push(name);
         for (k, block) in run.blocks.iter().enumerate() {
-            inside.extend(block);
+            block.iter().for_each(|id| inside[id.0 as usize] = true);
             if let Some(id) = block.last() {
                 last.insert(*id, (n, k));
             }
         }
     }
-    let mut calls: HashMap<u32, Vec<ValueId>> = HashMap::new();
+    let mut calls: FastMap<u32, Vec<ValueId>> = FastMap::default();
     for id in function.ids() {
         let value = function.value(id);
         let read = |map: &[Option<ValueId>], ids: &[ValueId]| -> Result<Vec<ValueId>, Diagnostic> {
@@ -359,14 +380,14 @@ fn outlined(
             }
             continue;
         }
-        if inside.contains(&id) {
+        if inside[id.0 as usize] {
             continue;
         }
         b.set_place(value.places.first().copied());
         let new = match &value.def {
-            Def::Op { op, args } => {
+            Def::Op { args, .. } => {
                 let args = read(&map, args)?;
-                b.try_push(op.clone(), &args)?
+                b.copy(function, id, &args)?
             }
             Def::Result { call, index } => {
                 if let Entry::Vacant(slot) = calls.entry(call.0) {

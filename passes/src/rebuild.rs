@@ -9,6 +9,8 @@ pub(crate) struct Rebuild<'f> {
     pub(crate) from: &'f Function,
     /// The function that is written.
     pub(crate) to: Builder,
+    /// The value that is read now.
+    at: ValueId,
     /// For each value read so far, the value that stands for it.
     pub(crate) map: Vec<ValueId>,
 }
@@ -28,10 +30,16 @@ pub(crate) fn rebuild_with(
     ty: &dyn Fn(&TensorType) -> TensorType,
     mut call: impl FnMut(&mut Rebuild, &str, &[ValueId], &[TensorType]) -> Result<Vec<ValueId>, Diagnostic>,
 ) -> Result<Function, Diagnostic> {
-    let mut r = Rebuild { from: function, to: Builder::new(function.name.clone()), map: Vec::new() };
+    let mut r = Rebuild {
+        from: function,
+        to: Builder::with_capacity(function.name.clone(), function.values.len()),
+        at: ValueId(0),
+        map: Vec::new(),
+    };
     let mut called: Vec<Option<Vec<ValueId>>> = vec![None; function.calls.len()];
     for id in function.ids() {
         let value = function.value(id);
+        r.at = id;
         let first_new = r.to.function().values.len();
         r.to.set_place(value.places.first().copied());
         let new = match &value.def {
@@ -71,7 +79,10 @@ pub(crate) fn rebuild_with(
 impl Rebuild<'_> {
     /// Emits an operator unchanged.
     pub(crate) fn copy(&mut self, op: &Op, args: &[ValueId]) -> Result<ValueId, Diagnostic> {
-        self.to.try_push(op.clone(), args)
+        match self.from.op(self.at) {
+            Some((own, _)) if std::ptr::eq(own, op) => self.to.copy(self.from, self.at, args),
+            Some(_) | None => self.to.try_push(op.clone(), args),
+        }
     }
     /// New values inherit the places of the value they stand for; the result also its name. A value that was there
     /// already gets the places added: it has several origins now.

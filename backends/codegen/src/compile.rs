@@ -132,6 +132,8 @@ struct Compiler<'m> {
     /// Tensors of weights, with the stages that read each.
     weight_tensors: Vec<TensorId>,
     readers: Vec<BTreeSet<Residence>>,
+    /// Which of those tensors a weight is in, or is the start of.
+    weight_numbers: HashMap<String, usize>,
     /// What is the same in every run: weights, and what `prepare` makes of them.
     fixed: BTreeSet<TensorId>,
     /// Weights that lie one behind the other.
@@ -179,6 +181,7 @@ impl<'m> Compiler<'m> {
             weight_tensors: Vec::new(),
             fixed: BTreeSet::new(),
             readers: Vec::new(),
+            weight_numbers: HashMap::new(),
             joins: Joins::of(module),
             constants: BTreeMap::new(),
             kernels: Vec::new(),

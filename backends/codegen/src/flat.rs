@@ -3,6 +3,7 @@
 use crate::blocks::of_attention;
 use crate::joins::Joins;
 use selvedge_ir::func::Target;
+use selvedge_ir::known::Known;
 use selvedge_ir::op::OpClass;
 use selvedge_ir::ops::{Concat, Map, Weight};
 use selvedge_ir::scalar::Body;
@@ -35,7 +36,7 @@ pub fn flatten(
         joins,
         max_binding_bytes,
         builder: Builder::new(&function.name),
-        known: HashMap::new(),
+        known: Known::default(),
         depth: 0,
         inherited: None,
         seen: 0,
@@ -49,7 +50,7 @@ pub fn flatten(
     for (returned, mut value) in function.returns.iter().zip(results) {
         // What is returned has memory of its own: data that is returned as it came is copied.
         if is_leaf(&flat.builder, value) {
-            value = flat.push(&Map { body: Body::identity() }.into(), vec![value], &[], None)?;
+            value = flat.push(&Map { body: Body::identity() }.into(), vec![value], &[], None, None)?;
         }
         match &returned.target {
             Target::Output(name) => flat.builder.output(name, value),
@@ -80,7 +81,7 @@ struct Flat<'a> {
     joins: &'a Joins,
     max_binding_bytes: u64,
     builder: Builder,
-    known: HashMap<(Op, Vec<ValueId>), ValueId>,
+    known: Known,
     depth: usize,
     /// The place of the composite that is being expanded.
     inherited: Option<Place>,
@@ -107,7 +108,7 @@ impl Flat<'_> {
                 })?,
                 Def::Op { op, args } => {
                     let args: Vec<ValueId> = args.iter().map(|a| map[a.0 as usize]).collect();
-                    self.push(op, args, &value.places, value.name.as_deref())?
+                    self.push(op, args, &value.places, value.name.as_deref(), Some((function, id)))?
                 }
                 Def::Result { call, index } => {
                     let call_id = call.0;
@@ -128,16 +129,18 @@ impl Flat<'_> {
         Ok(function.returns.iter().map(|r| map[r.value.0 as usize]).collect())
     }
 
+    /// What stands for an operator applied to `args`; `origin` is where it comes from, if it is there as it is.
     fn push(
         &mut self,
         op: &Op,
         args: Vec<ValueId>,
         places: &[Place],
         name: Option<&str>,
+        origin: Option<(&Function, ValueId)>,
     ) -> Result<ValueId, Diagnostic> {
         let at = places.first().copied().or(self.inherited);
-        let types: Vec<&TensorType> = args.iter().map(|a| self.builder.ty(*a)).collect();
         let composite = op.class() == OpClass::Composite;
+        let types = if composite { args.iter().map(|a| self.builder.ty(*a)).collect() } else { Vec::new() };
         let number = self.seen;
         self.seen += usize::from(composite);
         let kept = composite && (self.whole)(number, op, &types);
@@ -151,20 +154,25 @@ impl Flat<'_> {
             return Ok(results[0]);
         }
         if let (Op::Concat(Concat { axis: 0 }), Some(weight)) = (op, self.joined(&args)) {
-            return self.push(&weight, Vec::new(), places, name);
+            return self.push(&weight, Vec::new(), places, name, None);
         }
         // A long join is a join of shorter ones, so that a kernel that binds too much can be divided.
         if matches!(op, Op::Concat(_)) && args.len() > JOIN {
-            let parts: Result<Vec<ValueId>, Diagnostic> =
-                args.chunks(args.len().div_ceil(JOIN)).map(|part| self.push(op, part.to_vec(), places, None)).collect();
-            return self.push(op, parts?, places, name);
+            let parts: Result<Vec<ValueId>, Diagnostic> = args
+                .chunks(args.len().div_ceil(JOIN))
+                .map(|part| self.push(op, part.to_vec(), places, None, None))
+                .collect();
+            return self.push(op, parts?, places, name, None);
         }
-        let key = (op.clone(), args);
-        if let Some(id) = self.known.get(&key) {
-            return Ok(*id);
-        }
+        let slot = match self.known.find(self.builder.function(), op, &args) {
+            Ok(known) => return Ok(known),
+            Err(slot) => slot,
+        };
         self.builder.set_place(at);
-        let id = self.builder.try_push(op.clone(), &key.1)?;
+        let id = match origin {
+            Some((function, id)) => self.builder.copy(function, id, &args)?,
+            None => self.builder.try_push(op.clone(), &args)?,
+        };
         if !places.is_empty() {
             self.builder.set_places(id, places.to_vec());
         }
@@ -174,7 +182,7 @@ impl Flat<'_> {
         if kept {
             self.composites.insert(id, number);
         }
-        self.known.insert(key, id);
+        self.known.insert(slot, id);
         Ok(id)
     }
 

@@ -15,7 +15,7 @@ use crate::target::Target;
 use selvedge_bundle::manifest::{ALIGN, Manifest, Plan, Port, Region};
 use selvedge_bundle::weight_bytes;
 use selvedge_ir::{Diagnostic, Diagnostics};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Checks a plan.
 ///
@@ -79,6 +79,11 @@ pub fn flow(
 ) -> Result<(), Diagnostics> {
     let mut errors = Vec::new();
     let mut held: BTreeSet<TensorId> = held.iter().copied().collect();
+    // By buffer: what lies in another one is not written over. What is held no more may still be listed.
+    let mut lying: BTreeMap<u32, Vec<TensorId>> = BTreeMap::new();
+    for tensor in &held {
+        tensors[*tensor].pieces.iter().for_each(|p| lying.entry(p.buffer).or_default().push(*tensor));
+    }
     let mut fault = |tensor: TensorId, what: &str| {
         let message = format!("@{function}: `{}` {what}", tensors[tensor].label);
         errors.push(Diagnostic::new("plan P8", message).help(FAULT));
@@ -96,8 +101,17 @@ pub fn flow(
             if touches.iter().any(|t| t.read && shares(t.tensor, write.tensor)) {
                 fault(write.tensor, "is written over an operand");
             }
-            held.retain(|other| !shares(*other, write.tensor));
-            held.insert(write.tensor);
+            for piece in &tensors[write.tensor].pieces {
+                lying.entry(piece.buffer).or_default().retain(|other| {
+                    if held.contains(other) && shares(*other, write.tensor) {
+                        held.remove(other);
+                    }
+                    held.contains(other)
+                });
+            }
+            if held.insert(write.tensor) {
+                tensors[write.tensor].pieces.iter().for_each(|p| lying.entry(p.buffer).or_default().push(write.tensor));
+            }
         }
     }
     for tensor in wanted.iter().filter(|t| tensors[**t].elements > 0 && !held.contains(t)) {

@@ -4,12 +4,15 @@ use super::select::Cuts;
 use crate::binding::Time;
 use crate::vmap;
 use selvedge_ir::func::{Builder, Target};
+use selvedge_ir::known::FastMap;
 use selvedge_ir::{Diagnostic, Function, Module, Op, Shape, TensorType, ValueId};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Names of kept values, by function and value.
 pub(super) struct Names {
-    known: BTreeMap<(String, ValueId), String>,
+    known: BTreeMap<String, BTreeMap<ValueId, String>>,
+    /// Numbers used up, by stem.
+    next: BTreeMap<String, usize>,
     taken: BTreeSet<String>,
 }
 
@@ -20,16 +23,21 @@ impl Names {
             taken.extend(f.params().into_iter().map(|(n, _)| n.to_string()));
             taken.extend(f.outputs().into_iter().map(|(n, _)| n.to_string()));
         }
-        Names { known: BTreeMap::new(), taken }
+        Names { known: BTreeMap::new(), next: BTreeMap::new(), taken }
     }
     /// The name under which a kept value is handed on.
     pub(super) fn of(&self, function: &str, id: ValueId) -> Option<&str> {
-        self.known.get(&(function.to_string(), id)).map(String::as_str)
+        self.known.get(function)?.get(&id).map(String::as_str)
     }
     fn fresh(&mut self, stem: &str) -> String {
-        let name = (0..).map(|i| format!("{stem}_{i}")).find(|n| !self.taken.contains(n)).expect("one of many is free");
-        self.taken.insert(name.clone());
-        name
+        let next = self.next.entry(stem.to_string()).or_default();
+        loop {
+            let name = format!("{stem}_{next}");
+            *next += 1;
+            if self.taken.insert(name.clone()) {
+                return name;
+            }
+        }
     }
 }
 
@@ -43,7 +51,7 @@ pub(super) struct Early<'m> {
     /// What the function itself returned before, by name: a later stage's input of that name is this value.
     own: BTreeMap<String, ValueId>,
     /// Equal terms of several functions are one.
-    known: HashMap<(Op, Vec<ValueId>), ValueId>,
+    known: FastMap<(Op, Vec<ValueId>), ValueId>,
     batched: BTreeSet<ValueId>,
 }
 
@@ -56,7 +64,7 @@ impl<'m> Early<'m> {
             to: Builder::default(),
             params: BTreeMap::new(),
             own: BTreeMap::new(),
-            known: HashMap::new(),
+            known: FastMap::default(),
             batched: BTreeSet::new(),
         }
     }
@@ -135,7 +143,7 @@ impl<'m> Early<'m> {
                     self.to.output(name.clone(), value);
                     name
                 });
-                names.known.insert((function.name.clone(), *id), name.clone());
+                names.known.entry(function.name.clone()).or_default().insert(*id, name.clone());
             }
         }
         Ok(std::mem::take(&mut self.to).finish())
@@ -196,7 +204,7 @@ impl<'m> Early<'m> {
         let batched = operands.iter().any(|(_, b)| *b);
         let new = match batched {
             true => vmap::emit(&mut self.to, op, &operands, self.rows)?,
-            false => self.to.try_push(op.clone(), &key.1)?,
+            false => self.to.copy(function, id, &key.1)?,
         };
         if batched {
             self.batched.insert(new);

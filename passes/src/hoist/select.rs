@@ -75,7 +75,7 @@ fn selected(module: &Module, function: &Function, stage: Stage, tables: bool, pr
     for id in function.ids() {
         times.push(movable(function, id, known[id.0 as usize], &times, tables));
     }
-    let mut s = Selecting { function, prices, times, stored: BTreeMap::new(), seen: BTreeSet::new() };
+    let mut s = Selecting { function, prices, times, stored: BTreeMap::new(), seen: vec![0; function.values.len()] };
     for r in &function.returns {
         s.read(r.value, level);
     }
@@ -98,8 +98,8 @@ struct Selecting<'a> {
     prices: &'a Prices,
     times: Vec<Time>,
     stored: BTreeMap<ValueId, Time>,
-    /// Values with a level at which they are read or computed.
-    seen: BTreeSet<(ValueId, Time)>,
+    /// For each value the levels at which it is read or computed, a bit each.
+    seen: Vec<u8>,
 }
 
 impl Selecting<'_> {
@@ -108,9 +108,11 @@ impl Selecting<'_> {
         // An explicit stack: a program of many blocks is deep.
         let mut open = vec![(id, level)];
         while let Some((id, level)) = open.pop() {
-            if !self.seen.insert((id, level)) {
+            let (seen, bit) = (&mut self.seen[id.0 as usize], 1 << level as u8);
+            if *seen & bit != 0 {
                 continue;
             }
+            *seen |= bit;
             let time = self.times[id.0 as usize].max(Time::Load);
             let mut inner = level;
             if time < level && (self.stored.contains_key(&id) || self.kept(id, time)) {

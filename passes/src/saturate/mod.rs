@@ -8,6 +8,7 @@ pub mod cost;
 mod encode;
 mod extract;
 mod greedy;
+mod group;
 mod language;
 mod optimise;
 mod origin;

@@ -5,6 +5,7 @@ use super::cost::{self, Rates};
 use super::encode::{Choice, Encoded, Label, decode, node_term};
 use super::extract::{Alt, Chosen, Extraction, Space};
 use super::greedy::greedy;
+use super::group::Grouped;
 use super::origin::Origins;
 use super::report::{Alternative, FunctionReport, Reason};
 use super::rule::{Rule, Term};
@@ -58,6 +59,17 @@ impl Saturate {
     /// # Errors
     /// A fault of a rule, or the time for an abort is over.
     pub fn function(&self, function: &Function) -> Result<(Function, FunctionReport, Vec<Function>), Diagnostic> {
+        let Some(grouped) = Grouped::of(function)? else { return self.rewritten(function) };
+        let (best, report, others) = self.rewritten(&grouped.function)?;
+        let whole = |function: &Function| {
+            let mut function = grouped.expanded(function)?;
+            name_all(&mut function);
+            Ok::<_, Diagnostic>(function)
+        };
+        Ok((whole(&best)?, report, others.iter().map(whole).collect::<Result<_, _>>()?))
+    }
+
+    fn rewritten(&self, function: &Function) -> Result<(Function, FunctionReport, Vec<Function>), Diagnostic> {
         match self.strategy {
             Strategy::Saturate => self.saturated(function),
             Strategy::Greedy => self.greedy(function),

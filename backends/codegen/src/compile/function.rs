@@ -1,30 +1,34 @@
 //! A function's dispatches: lowering, memory, and emission through windows.
 
-use super::memo::{Emitted, Like};
+use super::memo::{Emitted, Like, Lowered, Part, Scratch};
 use super::prepare::Prepared;
 use super::{Compiler, Failure, name_of};
 use crate::access::{Access, Tensor, TensorId, Touch, Windows, may_fit, padded};
 use crate::emit::Context;
-use crate::lower::{Job, Lowering, lower, refuse};
+use crate::lower::{Job, Lowering, Shader, lower, refuse};
 use crate::memory::{Lifetime, Space};
 use crate::select::{Unit, divide};
 use crate::{ports, verify};
 use selvedge_bundle::manifest::{Access as Usage, Copy, Dispatch, PlanFunction};
 use selvedge_ir::func::Target as Goes;
 use selvedge_ir::{Diagnostic, Function};
-use selvedge_shaders::memory::Layout;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::rc::Rc;
 
 /// A job of a unit.
 struct Work<'p> {
     unit: &'p Unit,
-    job: Job<'p>,
+    part: Part,
+    /// Longest chunk of a sum.
+    chunk: u64,
     /// Its position among the unit's jobs.
     index: usize,
     /// Tensors that the unit's lowering made.
     scratch: Range<TensorId>,
     like: Option<Like>,
+    /// Writes its kernels; made anew when it is wanted, if the unit was looked up.
+    job: Option<Job<'p>>,
 }
 
 impl<'m> Compiler<'m> {
@@ -36,41 +40,47 @@ impl<'m> Compiler<'m> {
         arena: &mut Space,
         floor: &[u64],
     ) -> Result<PlanFunction, Failure> {
-        let mut extra: Vec<Tensor> = Vec::new();
+        let large = |t: &Tensor| padded(t.bytes()) > self.target.max_binding_bytes;
+        let large = self.tensors.iter().any(large);
         let mut work: Vec<Work> = Vec::new();
         for unit in &p.selection.units {
-            let mut chunk = u64::MAX;
-            loop {
-                let (made, scratch) = self.lower(p, unit, chunk, extra.len())?;
-                let longest = made.iter().map(|j| j.summed).max().unwrap_or(0);
-                if longest > 4 && !self.may_fit(&made, &extra, &scratch)? {
-                    chunk = longest / 2;
-                    continue;
+            let mut like = match &mut self.memo {
+                Some(memo) => memo.like(&p.flat, &p.selection, &p.homes, unit, &self.tensors),
+                None => None,
+            };
+            let known = like.as_ref().zip(self.memo.as_ref()).and_then(|(like, memo)| memo.lowered(like));
+            let (lowered, jobs) = match known {
+                Some(known) => (known, Vec::new()),
+                None => {
+                    let (lowered, jobs) = self.chunked(p, unit, large)?;
+                    let lowered = Rc::new(lowered);
+                    if let (Some(like), Some(memo)) = (&like, &mut self.memo) {
+                        memo.learn_lowered(like, lowered.clone());
+                    }
+                    (lowered, jobs)
                 }
-                let count = scratch.len();
-                extra.extend(scratch);
-                let end = self.tensors.len() + extra.len();
-                work.extend(made.into_iter().enumerate().map(|(index, job)| Work {
-                    unit,
-                    job,
-                    index,
-                    scratch: end - count..end,
-                    like: None,
-                }));
-                break;
+            };
+            let mut jobs = jobs.into_iter();
+            let first = self.tensors.len();
+            self.tensors.extend(lowered.scratch.iter().map(|made| made.tensor(&p.flat, unit)));
+            let scratch = first..self.tensors.len();
+            if let Some(like) = &mut like {
+                like.slots.extend(scratch.clone());
             }
-        }
-        self.tensors.extend(extra);
-        for w in &mut work {
-            if let Some(memo) = &mut self.memo {
-                let scratch = w.scratch.clone();
-                w.like = memo.like(&p.flat, &p.selection, &p.homes, w.unit, &self.tensors, scratch);
-            }
+            work.extend(lowered.parts.iter().enumerate().map(|(index, part)| Work {
+                unit,
+                part: *part,
+                chunk: lowered.chunk,
+                index,
+                scratch: scratch.clone(),
+                like: like.clone(),
+                job: jobs.next(),
+            }));
         }
         let mut lifetimes: BTreeMap<TensorId, Lifetime> = BTreeMap::new();
         let mut flow: Vec<Vec<Touch>> = Vec::new();
         for (at, w) in work.iter().enumerate() {
-            let touches = self.touches(w, 0..w.job.outer)?;
+            let touches = self.touches(p, w, 0..w.part.outer)?;
             for touch in &touches {
                 let life =
                     lifetimes.entry(touch.tensor).or_insert(Lifetime { tensor: touch.tensor, first: at, last: at });
@@ -93,9 +103,9 @@ impl<'m> Compiler<'m> {
         verify::flow(&p.flat.name, &self.tensors, &held, &flow, &wanted)?;
 
         let mut dispatches = Vec::new();
+        let usages = self.usages(arena);
         for w in &work {
-            let usages = self.usages(arena);
-            self.dispatch((p, index), w, 0..w.job.outer, &usages, &mut dispatches)?;
+            self.dispatch((p, index), w, 0..w.part.outer, &usages, &mut dispatches)?;
         }
         let region_pairs = |(from, to): &(TensorId, TensorId)| {
             let (from, to) = (&self.tensors[*from].pieces, &self.tensors[*to].pieces);
@@ -123,22 +133,38 @@ impl<'m> Compiler<'m> {
         })
     }
 
-    /// The jobs of a unit and their scratch tensors, which come behind `before` others of the function.
+    /// Lowers a unit with the longest chunks that the target's bindings may hold; `large`: some tensor is larger than a binding.
+    fn chunked<'p>(&self, p: &'p Prepared, unit: &Unit, large: bool) -> Result<(Lowered, Vec<Job<'p>>), Diagnostic>
+    where
+        'm: 'p,
+    {
+        let mut chunk = u64::MAX;
+        loop {
+            let (jobs, scratch) = self.lower(p, unit, chunk, self.tensors.len())?;
+            let longest = jobs.iter().map(|j| j.summed).max().unwrap_or(0);
+            if longest > 4 && !self.may_fit(p, unit, &jobs, &scratch, large)? {
+                chunk = longest / 2;
+                continue;
+            }
+            let parts = jobs.iter().map(|job| Part { outer: job.outer, flops: job.flops }).collect();
+            return Ok((Lowered { chunk, parts, scratch }, jobs));
+        }
+    }
+
+    /// The jobs of a unit and what scratch tensors they need, which are numbered from `first`.
     fn lower<'p>(
         &self,
         p: &'p Prepared,
         unit: &Unit,
         chunk: u64,
-        before: usize,
-    ) -> Result<(Vec<Job<'p>>, Vec<Tensor>), Diagnostic>
+        first: TensorId,
+    ) -> Result<(Vec<Job<'p>>, Vec<Scratch>), Diagnostic>
     where
         'm: 'p,
     {
-        let mut made: Vec<Tensor> = Vec::new();
-        let first = self.tensors.len() + before;
+        let mut made: Vec<Scratch> = Vec::new();
         let mut scratch = |label: &str, dtype, elements| {
-            let label = format!("{label} of {}", name_of(&p.flat, unit.root()));
-            made.push(Tensor { label, dtype, layout: Layout::Words, elements, pieces: Vec::new() });
+            made.push(Scratch { label: label.to_string(), dtype, elements });
             first + made.len() - 1
         };
         let context = Context { function: &p.flat, homes: &p.homes };
@@ -155,12 +181,19 @@ impl<'m> Compiler<'m> {
     }
 
     /// Whether the target's bindings can hold the smallest parts of jobs.
-    fn may_fit(&self, jobs: &[Job], extra: &[Tensor], scratch: &[Tensor]) -> Result<bool, Diagnostic> {
-        let large = |t: &Tensor| padded(t.bytes()) > self.target.max_binding_bytes;
-        if ![&self.tensors, extra, scratch].into_iter().flatten().any(large) {
+    fn may_fit(
+        &self,
+        p: &Prepared,
+        unit: &Unit,
+        jobs: &[Job],
+        scratch: &[Scratch],
+        large: bool,
+    ) -> Result<bool, Diagnostic> {
+        let scratch: Vec<Tensor> = scratch.iter().map(|made| made.tensor(&p.flat, unit)).collect();
+        if !large && scratch.iter().all(|t| padded(t.bytes()) <= self.target.max_binding_bytes) {
             return Ok(true);
         }
-        let tensors: Vec<Tensor> = [&self.tensors, extra, scratch].concat();
+        let tensors: Vec<Tensor> = [&self.tensors[..], &scratch].concat();
         for job in jobs {
             for start in [0, job.outer - 1] {
                 let mut access = Access::collecting(&tensors);
@@ -173,15 +206,24 @@ impl<'m> Compiler<'m> {
         Ok(true)
     }
 
+    /// Writes a range of a job.
+    fn emit(&self, p: &Prepared, work: &Work, range: Range<u64>, access: &mut Access) -> Result<Shader, Diagnostic> {
+        if let Some(job) = &work.job {
+            return (job.emit)(range, access);
+        }
+        let (jobs, _) = self.lower(p, work.unit, work.chunk, work.scratch.start)?;
+        (jobs[work.index].emit)(range, access)
+    }
+
     /// What a range of a job touches.
-    fn touches(&mut self, work: &Work, range: Range<u64>) -> Result<Vec<Touch>, Diagnostic> {
+    fn touches(&mut self, p: &Prepared, work: &Work, range: Range<u64>) -> Result<Vec<Touch>, Diagnostic> {
         let like = work.like.as_ref();
         let known = like.zip(self.memo.as_ref()).and_then(|(like, memo)| memo.touches(like, work.index, &range));
         if let Some(known) = known {
             return Ok(known);
         }
         let mut access = Access::collecting(&self.tensors);
-        (work.job.emit)(range.clone(), &mut access)?;
+        self.emit(p, work, range.clone(), &mut access)?;
         let touches = access.touches().to_vec();
         if let (Some(like), Some(memo)) = (like, &mut self.memo) {
             memo.learn_touches(like, work.index, &range, &touches);
@@ -207,8 +249,8 @@ impl<'m> Compiler<'m> {
         out: &mut Vec<Dispatch>,
     ) -> Result<(), Failure> {
         let context = Context { function: &p.flat, homes: &p.homes };
-        let Work { unit, job, .. } = work;
-        let touches = self.touches(work, range.clone())?;
+        let Work { unit, part, .. } = work;
+        let touches = self.touches(p, work, range.clone())?;
         let Some(windows) = Windows::new(&touches, &self.tensors, usages, self.target) else {
             let length = range.end - range.start;
             if length < 2 {
@@ -244,7 +286,7 @@ impl<'m> Compiler<'m> {
             Some(known) => known,
             None => {
                 let mut access = Access::through(&self.tensors, windows);
-                let shader = (job.emit)(range.clone(), &mut access)?;
+                let shader = self.emit(p, work, range.clone(), &mut access)?;
                 let helpers = access.helpers();
                 let (groups, choice) = (shader.grid, shader.choice.as_ref().map(|(key, _)| key.clone()));
                 let kernel = self.kernel(context, unit, shader, helpers, &bindings, &wide)?;
@@ -256,8 +298,8 @@ impl<'m> Compiler<'m> {
             }
         };
         self.needs_bindings(&bindings);
-        let share = |x: u64| (x as u128 * (range.end - range.start) as u128 / job.outer.max(1) as u128) as u64;
-        let flops = share(job.flops);
+        let share = |x: u64| (x as u128 * (range.end - range.start) as u128 / part.outer.max(1) as u128) as u64;
+        let flops = share(part.flops);
         if let Some(key) = &emitted.choice {
             self.tuning.dispatched(key, index, out.len() as u32);
         }

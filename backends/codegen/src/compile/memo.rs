@@ -5,22 +5,28 @@
 //! same ranges of corresponding tensors, and through windows of one shape they have one text. So code generation takes time for
 //! distinct units, and looks the others up.
 
+use super::name_of;
 use crate::access::{Tensor, TensorId, Touch};
 use crate::select::{Selection, Unit};
-use selvedge_ir::{Function, Op, TensorType, ValueId};
+use selvedge_ir::known::FastMap;
+use selvedge_ir::{DType, Function, Op, TensorType, ValueId};
+use selvedge_shaders::memory::Layout;
 use std::collections::HashMap;
 use std::ops::Range;
+use std::rc::Rc;
 
 /// What is known of units so far.
 #[derive(Default)]
 pub(super) struct Memo {
-    ops: HashMap<Op, u64>,
-    types: HashMap<TensorType, u64>,
-    units: HashMap<Vec<u64>, usize>,
+    ops: FastMap<Op, u64>,
+    types: FastMap<TensorType, u64>,
+    units: FastMap<Vec<u64>, usize>,
+    /// What lowering gave, by kind.
+    lowered: FastMap<usize, Rc<Lowered>>,
     /// Touches with slots for tensors.
-    touches: HashMap<Part, Vec<Touch>>,
+    touches: FastMap<Place, Vec<Touch>>,
     /// What was emitted, by the windows' shape.
-    kernels: HashMap<(Part, Vec<u64>), Emitted>,
+    kernels: FastMap<(Place, Vec<u64>), Emitted>,
 }
 
 /// What a dispatch needs of an emission.
@@ -32,17 +38,51 @@ pub(super) struct Emitted {
     pub choice: Option<String>,
 }
 
-/// The kind of a unit, and its tensors in the order in which its structure names them.
+/// What lowering a unit gives, but for the code that writes its kernels.
+pub(super) struct Lowered {
+    /// Longest chunk of a sum.
+    pub chunk: u64,
+    /// Its jobs, in order.
+    pub parts: Vec<Part>,
+    /// Tensors that live as long as the unit.
+    pub scratch: Vec<Scratch>,
+}
+
+/// A job's figures.
+#[derive(Clone, Copy)]
+pub(super) struct Part {
+    /// Extent along which it may be split.
+    pub outer: u64,
+    /// Floating-point operations.
+    pub flops: u64,
+}
+
+/// A tensor that a unit needs besides its operands and result.
+pub(super) struct Scratch {
+    pub label: String,
+    pub dtype: DType,
+    pub elements: u64,
+}
+
+impl Scratch {
+    pub fn tensor(&self, function: &Function, unit: &Unit) -> Tensor {
+        let label = format!("{} of {}", self.label, name_of(function, unit.root()));
+        Tensor { label, dtype: self.dtype, layout: Layout::Words, elements: self.elements, pieces: Vec::new() }
+    }
+}
+
+/// The kind of a unit, and its tensors in the order in which its structure names them, then those that its lowering made.
+#[derive(Clone)]
 pub(super) struct Like {
     kind: usize,
-    slots: Vec<TensorId>,
+    pub slots: Vec<TensorId>,
 }
 
 /// A range of one job of a kind of unit.
-type Part = (usize, usize, Range<u64>);
+type Place = (usize, usize, Range<u64>);
 
 impl Memo {
-    /// The kind of a unit; `scratch` are the tensors that its lowering made.
+    /// The kind of a unit that is not lowered yet.
     pub(super) fn like(
         &mut self,
         function: &Function,
@@ -50,7 +90,6 @@ impl Memo {
         homes: &HashMap<ValueId, TensorId>,
         unit: &Unit,
         tensors: &[Tensor],
-        scratch: Range<TensorId>,
     ) -> Option<Like> {
         let mut w = Walk {
             memo: self,
@@ -61,16 +100,24 @@ impl Memo {
             tensors,
             words: Vec::new(),
             slots: Vec::new(),
-            seen: HashMap::new(),
+            seen: FastMap::default(),
         };
         for id in &unit.path {
             w.node(*id)?;
         }
         w.slot(*homes.get(&unit.result())?);
-        scratch.for_each(|tensor| w.slot(tensor));
         let (words, slots) = (w.words, w.slots);
         let next = self.units.len();
         Some(Like { kind: *self.units.entry(words).or_insert(next), slots })
+    }
+
+    /// What lowering gave for an equal unit.
+    pub(super) fn lowered(&self, like: &Like) -> Option<Rc<Lowered>> {
+        self.lowered.get(&like.kind).cloned()
+    }
+    /// Remembers what lowering gave.
+    pub(super) fn learn_lowered(&mut self, like: &Like, lowered: Rc<Lowered>) {
+        self.lowered.insert(like.kind, lowered);
     }
 
     /// What a part touches, if an equal one was emitted.
@@ -115,7 +162,7 @@ struct Walk<'a> {
     tensors: &'a [Tensor],
     words: Vec<u64>,
     slots: Vec<TensorId>,
-    seen: HashMap<ValueId, u64>,
+    seen: FastMap<ValueId, u64>,
 }
 
 /// What a number begins.

@@ -26,15 +26,9 @@ impl Compiler<'_> {
             Stage::Library => Residence::ALL.to_vec(),
         };
         // A weight lies in one place: it is joined wherever it is read, or nowhere.
-        if let Some(i) = self.weights.iter().position(|w| w.name == parts[0].0) {
-            let (tensor, _) = self.weight_places[i];
-            let at = self
-                .weight_tensors
-                .iter()
-                .position(|t| *t == tensor)
-                .expect("a weight's tensor is a tensor of weights");
-            self.readers[at].extend(residence);
-            return Ok(tensor);
+        if let Some(at) = self.weight_numbers.get(&parts[0].0) {
+            self.readers[*at].extend(residence);
+            return Ok(self.weight_tensors[*at]);
         }
         self.tensors.push(names::weight(name, ty)?);
         let tensor = self.tensors.len() - 1;
@@ -42,6 +36,7 @@ impl Compiler<'_> {
         self.readers.push(residence.into_iter().collect());
         let mut start = 0;
         for (name, ty) in parts {
+            self.weight_numbers.insert(name.clone(), self.weight_tensors.len() - 1);
             let shape: Vec<u64> = ty.shape.sizes().into_iter().map(|s| s as u64).collect();
             let dtype = ty.dtype.to_string();
             self.weight_places.push((tensor, start));
