@@ -31,14 +31,16 @@ enum Layout {
 }
 
 fn contract_hooks(n: u32, k: u32, layout: Layout) -> String {
-    let b = match layout {
-        Layout::ColumnsOfK => format!("n * {k}u + k"),
-        Layout::RowsOfN => format!("k * {n}u + n"),
-        Layout::Panels(width) => format!("(n / {width}u * {k}u + k) * {width}u + n % {width}u"),
+    let (column, step) = match layout {
+        Layout::ColumnsOfK => (format!("n * {k}u"), 1),
+        Layout::RowsOfN => ("n".to_string(), n),
+        Layout::Panels(width) => (format!("n / {width}u * {}u + n % {width}u", width * k), width),
     };
     format!(
-        "fn load_a(batch: u32, m: u32, k: u32) -> vec4<f32> {{ return bitcast<vec4<f32>>(b0[(m * {k}u + k) >> 2u]); }}
-         fn load_b(batch: u32, k: u32, n: u32) -> vec4<f32> {{ return bitcast<vec4<f32>>(b1[({b}) >> 2u]); }}
+        "fn row_a(batch: u32, m: u32) -> u32 {{ return m * {k}u; }}
+         fn load_a(row: u32, batch: u32, m: u32, k: u32) -> vec4<f32> {{ return bitcast<vec4<f32>>(b0[(row + k) >> 2u]); }}
+         fn column_b(batch: u32, n: u32) -> u32 {{ return {column}; }}
+         fn load_b(column: u32, batch: u32, k: u32, n: u32) -> vec4<f32> {{ return bitcast<vec4<f32>>(b1[(column + k * {step}u) >> 2u]); }}
          fn store(batch: u32, m: u32, n: u32, value: vec4<f32>) {{ b2[(m * {n}u + n) >> 2u] = bitcast<vec4<u32>>(value); }}
          fn partial(batch: u32, m: u32, n: u32) -> vec4<f32> {{ return vec4<f32>(); }}"
     )

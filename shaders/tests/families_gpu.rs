@@ -194,11 +194,13 @@ fn product_hooks(p: &Product) -> String {
         }
     };
     format!(
-        "fn load_a(batch: u32, m: u32, k: u32) -> vec4<f32> {{
+        "fn row_a(batch: u32, m: u32) -> u32 {{ return 0u; }}
+         fn column_b(batch: u32, n: u32) -> u32 {{ return 0u; }}
+         fn load_a(row: u32, batch: u32, m: u32, k: u32) -> vec4<f32> {{
              let i = (batch * {m}u + m) * {} + k;
              return bitcast<vec4<f32>>(b0[i >> 2u]);
          }}
-         fn load_b(batch: u32, k: u32, n: u32) -> vec4<f32> {{ {b} return bitcast<vec4<f32>>(b1[i >> 2u]); }}
+         fn load_b(column: u32, batch: u32, k: u32, n: u32) -> vec4<f32> {{ {b} return bitcast<vec4<f32>>(b1[i >> 2u]); }}
          fn store(batch: u32, m: u32, n: u32, value: vec4<f32>) {{
              for (var j = 0u; j < min(4u, {n}u - n); j++) {{
                  let i = (batch * {m}u + m) * {n}u + n + j;

@@ -23,12 +23,13 @@ use selvedge_shaders::memory::{self, Layout};
 use selvedge_shaders::scalar::{self, emit};
 use selvedge_shaders::source::{Access, Element};
 
-const GENERATED: [&str; 18] = [
+const GENERATED: [&str; 19] = [
     "combine",
     "neutral",
     "precedes",
     "written",
     "step",
+    "places",
     "take_rows",
     "stage_b",
     "tile_a",

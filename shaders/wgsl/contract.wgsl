@@ -1,7 +1,8 @@
 // Batched matrix product, direct delivery: each invocation owns RM rows × RN columns of C.
 // Constants: BATCH, M, N, K, FROM..TO of K; RM, RN; WG_M × WG_N invocations a workgroup; TILES_M × TILES_N workgroups a
-// batch, down M first; GROUPS_X. Generated: Tile, Rows, TAKEN, step, take_rows, LAST_N.
-// Hooks: load_a(batch, m, k), load_b(batch, k, n), store(batch, m, n, value), partial(batch, m, n).
+// batch, down M first; GROUPS_X. Generated: Tile, Rows, Places, places, TAKEN, step, take_rows, LAST_N.
+// Hooks: row_a(batch, m), load_a(row, batch, m, k), column_b(batch, n), load_b(column, batch, k, n), store(batch, m, n, value),
+// partial(batch, m, n).
 
 // Columns between the fours that one invocation owns.
 const STRIDE_N: u32 = 4u * WG_N;
@@ -15,9 +16,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     }
     let m = (index % TILES_M * WG_M + local.y) * RM;
     let n = (index / TILES_M % TILES_N * (WG_N * RN)) + local.x * 4u;
+    let places = places(batch, m, n);
     var c: Tile;
     for (var k = FROM; k < TO; k += 4u) {
-        step(&c, batch, m, n, k);
+        step(&c, places, batch, m, n, k);
     }
     let end = min(m + RM, M);
     for (var first = m; first < end; first += TAKEN) {

@@ -30,18 +30,24 @@ fn stage_b(i: u32, batch: u32, first: u32, k: u32) {
     let column = i / (BK / 4u);
     var value = vec4<f32>();
     if k + kk < TO {
-        value = load_b(batch, k + kk, min(first + column, LAST_N));
+        let n = min(first + column, LAST_N);
+        value = load_b(column_b(batch, n), batch, k + kk, n);
     }
     for (var j = 0u; j < 4u; j++) {
         b_staged[column * BK + kk + j] = f16(value[j]);
     }
 }
 
-// Elements k..k+3 of row m < M, 0 beyond K; k is a multiple of 4.
-fn load_a(batch: u32, m: u32, k: u32) -> vec4<f32> { return vec4<f32>(); }
+// What load_a wants to know of row m < M whatever k: computed once.
+fn row_a(batch: u32, m: u32) -> u32 { return 0u; }
+// Elements k..k+3 of row m < M, 0 beyond K; k is a multiple of 4, row is row_a(batch, m).
+fn load_a(row: u32, batch: u32, m: u32, k: u32) -> vec4<f32> { return vec4<f32>(); }
+// What load_b wants to know of column n < N whatever k: computed once.
+fn column_b(batch: u32, n: u32) -> u32 { return 0u; }
+// Column is column_b(batch, n).
 // K-contiguous: elements k..k+3 of column n < N, 0 beyond K; k is a multiple of 4.
 // N-contiguous: columns n..n+3 (n < N a multiple of 4) of row k, 0 for k ≥ K.
-fn load_b(batch: u32, k: u32, n: u32) -> vec4<f32> { return vec4<f32>(); }
+fn load_b(column: u32, batch: u32, k: u32, n: u32) -> vec4<f32> { return vec4<f32>(); }
 // Takes columns n..n+3 of row m, each row and four once; m < M, n < N is a multiple of 4, and columns beyond N are dropped.
 fn store(batch: u32, m: u32, n: u32, value: vec4<f32>) {}
 // Their sums over 0..FROM; called only if FROM > 0.

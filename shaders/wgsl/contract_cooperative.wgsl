@@ -2,7 +2,8 @@
 // WIDTH invocations stages BK of K of its operands, and each subgroup owns RM × RN matrices of T × T of C.
 // Constants: BATCH, M, N, K, FROM..TO of K; T, WIDTH; RM, RN, BK; SG_M, SG_N; TILES_M × TILES_N workgroups a batch, down M
 // first; GROUPS_X. Generated: MatrixA, MatrixB, MatrixC, LAST_N, stage_b.
-// Hooks: load_a(batch, m, k), load_b(batch, k, n), store(batch, m, n, value), partial(batch, m, n).
+// Hooks: row_a(batch, m), load_a(row, batch, m, k), column_b(batch, n), load_b(column, batch, k, n), store(batch, m, n, value),
+// partial(batch, m, n).
 
 const BM: u32 = SG_M * RM * T;
 const BN: u32 = SG_N * RN * T;
@@ -37,7 +38,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             let row = i / (BK / 4u);
             var value = vec4<f32>();
             if k + kk < TO {
-                value = load_a(batch, min(first_m + row, M - 1u), k + kk);
+                let m = min(first_m + row, M - 1u);
+                value = load_a(row_a(batch, m), batch, m, k + kk);
             }
             a_staged[row * BK + kk] = f16(value.x);
             a_staged[row * BK + kk + 1u] = f16(value.y);

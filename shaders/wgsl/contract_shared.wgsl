@@ -2,7 +2,8 @@
 // invocation owns RM rows × RN columns of C; SLICES invocations share a tile's sums.
 // Constants: BATCH, M, N, K, FROM..TO of K; RM, RN, BK; WG_M × WG_N × SLICES invocations a workgroup; TILES_M × TILES_N workgroups a
 // batch, down M first; GROUPS_X. Generated: Tile, Rows, TAKEN, step, take_rows, LAST_N, combine, stage_b, tile_a, tile_b.
-// Hooks: load_a(batch, m, k), load_b(batch, k, n), store(batch, m, n, value), partial(batch, m, n).
+// Hooks: row_a(batch, m), load_a(row, batch, m, k), column_b(batch, n), load_b(column, batch, k, n), store(batch, m, n, value),
+// partial(batch, m, n).
 
 // Columns between the fours that one invocation owns.
 const STRIDE_N: u32 = 4u * WG_N;
@@ -35,7 +36,8 @@ fn main(
             let row = i / (BK / 4u);
             var value = vec4<f32>();
             if at < TO {
-                value = load_a(batch, min(first_m + row, M - 1u), at);
+                let m = min(first_m + row, M - 1u);
+                value = load_a(row_a(batch, m), batch, m, at);
             }
             a_staged[i % (BK / 4u) * BM + row] = value;
         }

@@ -1,8 +1,9 @@
 // Batched matrix product, subgroup delivery: a workgroup is one subgroup of WIDTH lanes and owns RM rows × WIDTH·RN
 // columns of C; lanes load different rows of A and hand them out, and load their own columns of B.
 // Constants: BATCH, M, N, K, FROM..TO of K; RM, RN, WIDTH; TILES_M × TILES_N workgroups a batch, down M first; GROUPS_X.
-// Generated: Tile, Rows, TAKEN, step, take_rows, LAST_N.
-// Hooks: load_a(batch, m, k), load_b(batch, k, n), store(batch, m, n, value), partial(batch, m, n).
+// Generated: Tile, Rows, Places, places, TAKEN, step, take_rows, LAST_N.
+// Hooks: row_a(batch, m), load_a(row, batch, m, k), column_b(batch, n), load_b(column, batch, k, n), store(batch, m, n, value),
+// partial(batch, m, n).
 
 // Columns between the fours that one lane owns.
 const STRIDE_N: u32 = 4u * WIDTH;
@@ -16,9 +17,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
     }
     let m = index % TILES_M * RM;
     let n = (index / TILES_M % TILES_N * (WIDTH * RN)) + lane * 4u;
+    let places = places(batch, m, n, lane);
     var c: Tile;
     for (var k = FROM; k < TO; k += 4u) {
-        step(&c, batch, m, n, k, lane);
+        step(&c, places, batch, m, n, k, lane);
     }
     let end = min(m + RM, M);
     for (var first = m; first < end; first += TAKEN) {

@@ -205,6 +205,17 @@ pub struct Access<'a> {
     touches: Vec<Touch>,
     windows: Option<Windows>,
     helpers: BTreeSet<(TensorId, Helper)>,
+    fixed: Option<Fixed>,
+}
+
+/// What of a quad's place a hook is told instead of computing it.
+struct Fixed {
+    /// The variables that a loop around the hook does not change.
+    names: &'static [&'static str],
+    /// The hook's parameter.
+    parameter: &'static str,
+    /// Its value: 0 until a place has such a part. Places with another part are computed whole.
+    part: Index,
 }
 
 /// Functions for a tensor that lies in several windows.
@@ -234,7 +245,7 @@ impl Helper {
 impl<'a> Access<'a> {
     /// Collects ranges; the text is not used.
     pub fn collecting(tensors: &'a [Tensor]) -> Access<'a> {
-        Access { tensors, touches: Vec::new(), windows: None, helpers: BTreeSet::new() }
+        Access { tensors, touches: Vec::new(), windows: None, helpers: BTreeSet::new(), fixed: None }
     }
     /// Writes accesses through windows.
     pub fn through(tensors: &'a [Tensor], windows: Windows) -> Access<'a> {
@@ -283,11 +294,30 @@ impl<'a> Access<'a> {
         self.touches.iter().position(|t| t.tensor == tensor).expect("a touched tensor")
     }
 
+    /// From here on, what of a quad's place depends on no other variables than `names` is given by `parameter`.
+    pub fn fix(&mut self, names: &'static [&'static str], parameter: &'static str) {
+        self.fixed = Some(Fixed { names, parameter, part: Index::constant(0) });
+    }
+    /// Ends [`Access::fix`], and says what the parameter must be.
+    pub fn fixed(&mut self) -> Index {
+        self.fixed.take().map_or(Index::constant(0), |f| f.part)
+    }
+    fn told(&mut self, place: Index) -> Index {
+        let Some(fixed) = &mut self.fixed else { return place };
+        let (part, rest) = place.apart(fixed.names);
+        if part.get() == Some(0) || (fixed.part.get() != Some(0) && fixed.part != part) {
+            return place;
+        }
+        let told = Index::var(fixed.parameter, part.high() + 1).add(&rest);
+        fixed.part = part;
+        told
+    }
+
     /// An expression of quad `q` (`vec4<u32>`).
     pub fn quad(&mut self, tensor: TensorId, q: &Index, bind: &mut dyn FnMut(String) -> String) -> String {
         self.touch(tensor, q.range(), Helper::Quad);
         match self.spans(tensor, q.range())[..] {
-            [span] => span.quad(&span.place(q, 1).wgsl(bind)),
+            [span] => span.quad(&self.told(span.place(q, 1)).wgsl(bind)),
             _ => format!("{}({})", self.helper(tensor, Helper::Quad), q.wgsl(bind)),
         }
     }

@@ -83,6 +83,14 @@ impl Index {
         }
         Index { terms: self.terms.iter().map(|(a, k)| (a.clone(), k * c)).collect(), constant: self.constant * c }
     }
+    /// This as a sum of what depends on no other variables than these, and the rest.
+    pub fn apart(&self, names: &[&str]) -> (Index, Index) {
+        let (ours, theirs) = self.terms.iter().cloned().partition(|(atom, _)| atom.only_of(names));
+        (Index { terms: ours, constant: 0 }, Index { terms: theirs, constant: self.constant })
+    }
+    fn only_of(&self, names: &[&str]) -> bool {
+        self.terms.iter().all(|(atom, _)| atom.only_of(names))
+    }
     /// The quotient by a positive constant.
     pub fn div(&self, d: u64) -> Index {
         assert!(d > 0, "division of an index by zero");
@@ -285,6 +293,14 @@ impl Atom {
             }
         }
     }
+    fn only_of(&self, names: &[&str]) -> bool {
+        match self {
+            Atom::Var { name, .. } => names.contains(&&**name),
+            Atom::Div(x, _) | Atom::Mod(x, _) | Atom::Min(x, _) | Atom::Less(x, _) | Atom::From(_, x) => {
+                x.only_of(names)
+            }
+        }
+    }
     fn eval(&self, values: &dyn Fn(&str) -> u64) -> u64 {
         match self {
             Atom::Var { name, .. } => values(name),
@@ -377,6 +393,23 @@ impl fmt::Display for Index {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn what_a_loop_does_not_change_comes_apart() {
+        let (m, k) = (Index::var("m", 12), Index::var("k4", 24));
+        let place = m.div(3).times(96).add(&m.rem(3).times(24)).add(&k).plus(5);
+        let (row, rest) = place.apart(&["batch", "m"]);
+        for i in 0..12 {
+            assert_eq!(
+                row.eval(&|name| if name == "m" { i } else { panic!("{name} is not a row's") }),
+                i / 3 * 96 + i % 3 * 24
+            );
+        }
+        assert_eq!(rest, k.plus(5));
+        // A remainder of both stays whole.
+        let mixed = m.add(&k).rem(7);
+        assert_eq!(mixed.apart(&["m"]), (Index::constant(0), mixed));
+    }
 
     #[test]
     fn splitting_and_joining_fold_away() {

@@ -15,17 +15,19 @@ family! {
 /// The axis of B along which `load_b` reads 4 consecutive elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BOrder {
-    /// B is [N][K]: `load_b(batch, k, n)` gives elements k..k+3 of column n.
+    /// B is [N][K]: `load_b` gives elements k..k+3 of column n.
     KContiguous,
-    /// B is [K][N]: `load_b(batch, k, n)` gives columns n..n+3 of row k.
+    /// B is [K][N]: `load_b` gives columns n..n+3 of row k.
     NContiguous,
 }
 
 /// What is computed: C[batch, m, n] = Σ A[batch, m, k] · B[batch, k, n] over k in `from..to`, in f32.
 ///
 /// Hooks of both contract families, all indices u32:
-/// * `fn load_a(batch, m, k) -> vec4<f32>`: elements k..k+3 of row m, 0 beyond K; k is a multiple of 4, m < M.
-/// * `fn load_b(batch, k, n) -> vec4<f32>`: see [`BOrder`]; 0 for rows beyond K. K-contiguous: k is a multiple of 4, n < N.
+/// * `fn row_a(batch, m) -> u32`: whatever `load_a` wants to know of a row; computed once, before the sum.
+/// * `fn load_a(row, batch, m, k) -> vec4<f32>`: elements k..k+3 of row m, 0 beyond K; k is a multiple of 4, m < M.
+/// * `fn column_b(batch, n) -> u32`: the same of a column (of the first of four, N-contiguous).
+/// * `fn load_b(column, batch, k, n) -> vec4<f32>`: see [`BOrder`]; 0 for rows beyond K. K-contiguous: k is a multiple of 4, n < N.
 ///   N-contiguous: n is a multiple of 4, n < N, k < K rounded up to 4; columns beyond N may hold anything.
 /// * `fn store(batch, m, n, value: vec4<f32>)`: takes columns n..n+3 of row m, each once; m < M, n < N is a multiple of 4, and
 ///   columns beyond N are to be dropped.

@@ -133,22 +133,24 @@ pub fn candidates(product: Product, halves: bool, of: &Capabilities) -> Vec<Choi
 
 /// Cycles of llvmpipe for 8 lanes (docs/PERFORMANCE.md): a load of a vec4, by words and by pairs; a multiply-add; a broadcast.
 const LOAD: f64 = 100.0;
-const WIDE_LOAD: f64 = 60.0;
-const MULTIPLY_ADD: f64 = 1.1;
-const BROADCAST: f64 = 1.0;
-/// What a load of B costs more where 8 columns of a lane lie a row of K apart each: they crowd the cache.
-const APART: f64 = 20.0;
+const WIDE_LOAD: f64 = 45.0;
+const MULTIPLY_ADD: f64 = 1.2;
+const BROADCAST: f64 = 0.2;
+/// Elements of a tile up to which a step stays in the processor's cache of decoded instructions, and how much longer larger
+/// ones take.
+const SMALL: u32 = 112;
+const LARGE: f64 = 1.15;
 /// How much longer a GPU takes with operands out of its caches than out of workgroup memory.
 const UNSTAGED: f64 = 3.0;
 
 /// The cost of lanes that load `a` fours of A and `rn` of B, hand out `broadcasts` rows and multiply `rm` × `rn` elements, for
 /// each four of K.
-fn cost(of: &Capabilities, order: BOrder, lanes: u64, a: u32, broadcasts: u32, (rm, rn): (u32, u32)) -> f64 {
+fn cost(of: &Capabilities, lanes: u64, a: u32, broadcasts: u32, (rm, rn): (u32, u32)) -> f64 {
     let load = if of.wide { WIDE_LOAD } else { LOAD };
-    let apart = if order == BOrder::KContiguous && rn > 4 { APART } else { 0.0 };
-    let loads = load * a as f64 + (load + apart) * rn as f64;
+    let loads = load * (a + rn) as f64;
     let arithmetic = 4.0 * (MULTIPLY_ADD * (rm * rn) as f64 + BROADCAST * broadcasts as f64);
-    lanes as f64 * (loads + arithmetic) * if of.gpu { UNSTAGED } else { 1.0 }
+    let large = if of.wide && rm * rn > SMALL { LARGE } else { 1.0 };
+    lanes as f64 * (loads + arithmetic) * large * if of.gpu { UNSTAGED } else { 1.0 }
 }
 
 fn direct(product: Product, rn: u32, of: &Capabilities) -> Vec<(f64, Choice)> {
@@ -160,7 +162,7 @@ fn direct(product: Product, rn: u32, of: &Capabilities) -> Vec<(f64, Choice)> {
             let offers = heights.map(|wg_m| {
                 let kernel = Contract { product, rm, rn, wg_m, wg_n: 8 };
                 let lanes = kernel.groups() * wg_m as u64 * 8;
-                (cost(of, product.b_order, lanes, rm, 0, (rm, rn)), Choice::Direct(kernel))
+                (cost(of, lanes, rm, 0, (rm, rn)), Choice::Direct(kernel))
             });
             offers.min_by(|a, b| a.0.total_cmp(&b.0))
         })
@@ -177,7 +179,7 @@ fn subgroup(product: Product, rn: u32, of: &Capabilities) -> Vec<(f64, Choice)> 
         .map(|rm| {
             let kernel = ContractSubgroup { product, width, rm, rn };
             let lanes = kernel.groups() * width as u64;
-            (cost(of, product.b_order, lanes, rm.div_ceil(width), rm, (rm, rn)), Choice::Subgroup(kernel))
+            (cost(of, lanes, rm.div_ceil(width), rm, (rm, rn)), Choice::Subgroup(kernel))
         })
         .collect()
 }

@@ -83,7 +83,8 @@ impl Kernel for ContractCooperative {
     let column = i / (BK / 4u);
     var value = vec4<f32>();
     if k + kk < TO {
-        value = load_b(batch, k + kk, min(first + column, LAST_N));
+        let n = min(first + column, LAST_N);
+        value = load_b(column_b(batch, n), batch, k + kk, n);
     }
     for (var j = 0u; j < 4u; j++) {
         b_staged[column * BK + kk + j] = f16(value[j]);
@@ -95,7 +96,8 @@ impl Kernel for ContractCooperative {
     let column = i % (BN / 4u) * 4u;
     var value = vec4<f32>();
     if k + kk < TO {
-        value = load_b(batch, k + kk, min(first + column, LAST_N));
+        let n = min(first + column, LAST_N);
+        value = load_b(column_b(batch, n), batch, k + kk, n);
     }
     for (var j = 0u; j < 4u; j++) {
         b_staged[(column + j) * BK + kk] = f16(value[j]);

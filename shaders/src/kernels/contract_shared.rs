@@ -118,7 +118,8 @@ impl Kernel for ContractShared {
     let column = i / (BK / 4u);
     var value = vec4<f32>();
     if at < TO {
-        value = load_b(batch, at, min(first + column, LAST_N));
+        let n = min(first + column, LAST_N);
+        value = load_b(column_b(batch, n), batch, at, n);
     }
     b_staged[i % (BK / 4u) * BN + column] = value;",
                 "k / 4u * BN + n",
@@ -127,7 +128,8 @@ impl Kernel for ContractShared {
                 "    let at = k + i / (BN / 4u);
     var value = vec4<f32>();
     if at < TO {
-        value = load_b(batch, at, min(first + i % (BN / 4u) * 4u, LAST_N));
+        let n = min(first + i % (BN / 4u) * 4u, LAST_N);
+        value = load_b(column_b(batch, n), batch, at, n);
     }
     b_staged[i] = value;",
                 "(k * BN + n) / 4u",

@@ -33,7 +33,8 @@ pub(crate) fn finishing(rm: u32, rn: u32) -> u64 {
     (rm.next_multiple_of(TAKEN) * (1 + rn / 4)) as u64
 }
 
-/// The functions `step`, which adds 4 consecutive k to an invocation's tile, and `take_rows`, which gives the tile's first
+/// The functions `places`, which asks the hooks once for what they want to know of the tile's rows and columns (an address
+/// computed at every step is a sixth of a step's instructions on software drivers), `step`, which adds 4 consecutive k to an invocation's tile, and `take_rows`, which gives the tile's first
 /// rows and moves the others up: so the tile is only ever indexed by constants, without which it would not stay in registers.
 ///
 /// The tile is `rm` rows of `rn / 4` vec4, row by row. Columns of B are loaded first and rows of A where they are used:
@@ -48,36 +49,67 @@ pub(crate) fn step(rm: u32, rn: u32, order: BOrder, delivery: Delivery) -> Strin
     line(format_args!("alias Tile = array<vec4<f32>, {}>;", rm * quads));
     line(format_args!("alias Rows = array<vec4<f32>, {}>;", TAKEN * quads));
     line(format_args!("const TAKEN: u32 = {TAKEN}u;"));
-    match delivery {
-        Delivery::Direct | Delivery::Shared => {
-            line(format_args!("fn step(c: ptr<function, Tile>, batch: u32, m: u32, n: u32, k: u32) {{"));
-        }
-        Delivery::Broadcast { width } => {
-            line(format_args!("fn step(c: ptr<function, Tile>, batch: u32, m: u32, n: u32, k: u32, lane: u32) {{"));
-            for part in 0..rm.div_ceil(width) {
+    // What is staged has all its columns, and needs no places.
+    let staged = delivery == Delivery::Shared;
+    let column = |text: String| if staged { text } else { format!("min({text}, LAST_N)") };
+    let columns: Vec<(String, String)> = match order {
+        BOrder::NContiguous => (0..quads).map(|q| (format!("{q}"), column(format!("n + {q}u * STRIDE_N")))).collect(),
+        BOrder::KContiguous => (0..quads)
+            .flat_map(|q| (0..4).map(move |c| (q, c)))
+            .map(|(q, c)| (format!("{q}{c}"), column(format!("n + {q}u * STRIDE_N + {c}u"))))
+            .collect(),
+    };
+    let rows: Vec<String> = match delivery {
+        Delivery::Shared => Vec::new(),
+        Delivery::Direct => (0..rm).map(|i| format!("min(m + {i}u, M - 1u)")).collect(),
+        Delivery::Broadcast { width } => (0..rm.div_ceil(width))
+            .map(|part| {
                 let first = part * width;
                 let row = if rm - first < width { format!("min(lane, {}u)", rm - first - 1) } else { "lane".into() };
-                line(format_args!("    let part{part} = load_a(batch, min(m + {first}u + {row}, M - 1u), k);"));
-            }
+                format!("min(m + {first}u + {row}, M - 1u)")
+            })
+            .collect(),
+    };
+    let (lane, places) = match delivery {
+        Delivery::Shared => ("", ""),
+        Delivery::Direct => ("", "places: Places, "),
+        Delivery::Broadcast { .. } => (", lane: u32", "places: Places, "),
+    };
+    if !staged {
+        let names = (0..rows.len()).map(|i| format!("a{i}")).chain(columns.iter().map(|(c, _)| format!("b{c}")));
+        let fields: Vec<String> = names.map(|name| format!("{name}: u32")).collect();
+        let of_rows = rows.iter().map(|m| format!("row_a(batch, {m})"));
+        let of_columns = columns.iter().map(|(_, n)| format!("column_b(batch, {n})"));
+        let values: Vec<String> = of_rows.chain(of_columns).collect();
+        line(format_args!("struct Places {{ {} }}", fields.join(", ")));
+        line(format_args!("fn places(batch: u32, m: u32, n: u32{lane}) -> Places {{"));
+        line(format_args!("    return Places({});", values.join(", ")));
+        line(format_args!("}}"));
+    }
+    line(format_args!("fn step(c: ptr<function, Tile>, {places}batch: u32, m: u32, n: u32, k: u32{lane}) {{"));
+    if matches!(delivery, Delivery::Broadcast { .. }) {
+        for (part, row) in rows.iter().enumerate() {
+            line(format_args!("    let part{part} = load_a(places.a{part}, batch, {row}, k);"));
         }
     }
-    // What is staged has all its columns.
-    let staged = delivery == Delivery::Shared;
-    let load_b = if staged { "tile_b" } else { "load_b" };
-    let column = |column: String| if staged { column } else { format!("min({column}, LAST_N)") };
-    for q in 0..quads {
-        match order {
-            BOrder::NContiguous => {
-                line(format_args!("    let n{q} = {};", column(format!("n + {q}u * STRIDE_N"))));
+    let load_b = |name: &str, k: &str, n: &str| match staged {
+        true => format!("tile_b(batch, {k}, {n})"),
+        false => format!("load_b(places.b{name}, batch, {k}, {n})"),
+    };
+    match order {
+        BOrder::NContiguous => {
+            for (q, n) in &columns {
+                line(format_args!("    let n{q} = {n};"));
                 for kk in 0..4 {
-                    line(format_args!("    let b{q}{kk} = {load_b}(batch, k + {kk}u, n{q});"));
+                    line(format_args!("    let b{q}{kk} = {};", load_b(q, &format!("k + {kk}u"), &format!("n{q}"))));
                 }
             }
-            BOrder::KContiguous => {
-                for c in 0..4 {
-                    let column = column(format!("n + {q}u * STRIDE_N + {c}u"));
-                    line(format_args!("    let t{q}{c} = {load_b}(batch, k, {column});"));
-                }
+        }
+        BOrder::KContiguous => {
+            for (column, n) in &columns {
+                line(format_args!("    let t{column} = {};", load_b(column, "k", n)));
+            }
+            for q in 0..quads {
                 for (kk, x) in ["x", "y", "z", "w"].iter().enumerate() {
                     line(format_args!("    let b{q}{kk} = vec4(t{q}0.{x}, t{q}1.{x}, t{q}2.{x}, t{q}3.{x});"));
                 }
@@ -86,7 +118,9 @@ pub(crate) fn step(rm: u32, rn: u32, order: BOrder, delivery: Delivery) -> Strin
     }
     for i in 0..rm {
         match delivery {
-            Delivery::Direct => line(format_args!("    let a{i} = load_a(batch, min(m + {i}u, M - 1u), k);")),
+            Delivery::Direct => {
+                line(format_args!("    let a{i} = load_a(places.a{i}, batch, {}, k);", rows[i as usize]))
+            }
             Delivery::Shared => line(format_args!("    let a{i} = tile_a(batch, m + {i}u, k);")),
             Delivery::Broadcast { width } => {
                 line(format_args!("    let a{i} = subgroupBroadcast(part{}, {}u);", i / width, i % width));

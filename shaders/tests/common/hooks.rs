@@ -8,6 +8,7 @@ pub fn of_stubs(stubs: &str, generated: &[&str]) -> String {
         if line.starts_with("const ")
             || line.starts_with("alias ")
             || line.starts_with("enable ")
+            || line.starts_with("struct ")
             || line.starts_with("//")
         {
             continue;

@@ -119,19 +119,26 @@ impl Matrix {
                 let (batch_len, m_len) = if by_batch { (part_len, m) } else { (batch, part_len) };
                 let mut hooks = String::new();
 
+                let n4 = Index::var("n4", columns / 4).times(4);
+                let n4_line = "let n4 = n >> 2u;";
+
+                access.fix(&["batch", "m"], "row");
                 let mut e = Emitter::new(context, access);
                 let k4 = quads(&mut e, (from, to));
                 let lanes = fours(&mut e, &k4, k, |e, k| (operands.a)(e, &batch_at, &m_at, k))?;
                 e.line(format!("return {lanes};"));
-                hooks += &function("fn load_a(batch: u32, m: u32, k: u32) -> vec4<f32>", &e.finish());
+                hooks += &function("fn load_a(row: u32, batch: u32, m: u32, k: u32) -> vec4<f32>", &e.finish());
+                let row = access.fixed();
+                hooks += &function("fn row_a(batch: u32, m: u32) -> u32", &told(context, access, &row, ""));
 
+                access.fix(&["batch", "n", "n4"], "column");
                 let mut e = Emitter::new(context, access);
                 let lanes = load_b(&mut e, &operands, order, &batch_at, (from, to, k), n)?;
                 e.line(format!("return {lanes};"));
-                hooks += &function("fn load_b(batch: u32, k: u32, n: u32) -> vec4<f32>", &e.finish());
+                hooks += &function("fn load_b(column: u32, batch: u32, k: u32, n: u32) -> vec4<f32>", &e.finish());
+                let column = access.fixed();
+                hooks += &function("fn column_b(batch: u32, n: u32) -> u32", &told(context, access, &column, n4_line));
 
-                let n4 = Index::var("n4", columns / 4).times(4);
-                let n4_line = "let n4 = n >> 2u;";
                 let partial_at = linear(&[batch_at.clone(), m_at.clone(), n4.clone()], &[batch, m, columns]);
                 let mut e = Emitter::new(context, access);
                 let partial = match scratch {
@@ -252,6 +259,17 @@ pub(super) fn holds_halves(context: Context, mut id: ValueId) -> bool {
             Some(_) | None => return false,
         }
     }
+}
+
+/// The body of a function that computes what a hook is told of a row or column.
+fn told(context: Context, access: &mut Access, part: &Index, first: &str) -> String {
+    let mut e = Emitter::new(context, access);
+    if !first.is_empty() {
+        e.line(first);
+    }
+    let text = e.index(part);
+    e.line(format!("return {text};"));
+    e.finish()
 }
 
 /// The hook's `k`, a multiple of 4 in a chunk, as an index that shows it.
