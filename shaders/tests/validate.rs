@@ -123,13 +123,30 @@ fn row_kernels_validate() {
         [Lanes::One { wg: 64 }, Lanes::Subgroup { width: 4 }, Lanes::Subgroup { width: 32 }, Lanes::Group { wg: 64 }]
     {
         for (rows, len) in [(1, 1), (3, 6), (70_000, 384)] {
-            check(&RowSoftmax { rows, len, lanes });
-            let norm = RowNorm { rows, len, centred: true, eps: 1e-6, chunks: 1, phase: Phase::Both, lanes };
+            check(&RowSoftmax { rows, len, lanes, rolled: len % 2 == 0 });
+            let norm = RowNorm {
+                rows,
+                len,
+                centred: true,
+                eps: 1e-6,
+                chunks: 1,
+                phase: Phase::Both,
+                lanes,
+                rolled: len % 2 == 0,
+            };
             check(&norm);
             check(&RowNorm { centred: false, ..norm });
         }
-        let chunked =
-            RowNorm { rows: 32, len: 1 << 18, centred: true, eps: 1e-6, chunks: 16, phase: Phase::Figures, lanes };
+        let chunked = RowNorm {
+            rows: 32,
+            len: 1 << 18,
+            centred: true,
+            eps: 1e-6,
+            chunks: 16,
+            phase: Phase::Figures,
+            lanes,
+            rolled: true,
+        };
         check(&chunked);
         check(&RowNorm { phase: Phase::Apply, ..chunked });
     }

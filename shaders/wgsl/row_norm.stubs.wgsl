@@ -4,6 +4,7 @@ const QUADS: u32 = 11u;
 const CHUNKS: u32 = 1u;
 const CHUNK_QUADS: u32 = 11u;
 const LANES: u32 = 1u;
+const ROLLED: bool = true;
 const CENTRED: bool = true;
 const EPS: f32 = 0.00001f;
 const PHASE: u32 = 0u;

@@ -1,6 +1,6 @@
 // Normalisation of rows: mean and variance (CENTRED) or mean square in one pass over the row, results in another.
 // A row may be cut into CHUNKS whose figures one dispatch keeps (PHASE 1) and the next one joins and applies (PHASE 2).
-// Constants: ROWS rows of LEN elements in QUADS fours; CHUNKS of CHUNK_QUADS; LANES invocations a chunk; CENTRED, EPS, PHASE;
+// Constants: ROWS rows of LEN elements in QUADS fours; CHUNKS of CHUNK_QUADS; LANES invocations a chunk; ROLLED; CENTRED, EPS, PHASE;
 // WG, GROUPS_X. Generated: all_sum(x, lane) over a chunk's lanes.
 // Hooks: load(row, quad), store(row, quad, value), keep(row, chunk, mean, squares), kept(row, chunk).
 
@@ -17,7 +17,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let row = part / CHUNKS;
     let chunk = part % CHUNKS;
     let first = chunk * CHUNK_QUADS + place % LANES;
-    let end = min((chunk + 1u) * CHUNK_QUADS, QUADS);
+    // Nothing, which compilers do not know: they cannot unroll what is ROLLED.
+    let more = select(0u, group.z, ROLLED);
+    let end = min((chunk + 1u) * CHUNK_QUADS, QUADS) + more;
     var mean = 0.0f;
     var squares = 0.0f;
     if PHASE < 2u {
@@ -25,7 +27,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         var centre = vec4<f32>();
         var around = vec4<f32>();
         var count = 0.0f;
-        for (var k = first; k < min(end, LEN / 4u); k += LANES) {
+        for (var k = first; k < min(end, LEN / 4u + more); k += LANES) {
             let x = load(row, k);
             count += 1.0f;
             if CENTRED {

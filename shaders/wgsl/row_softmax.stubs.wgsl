@@ -2,6 +2,7 @@ const ROWS: u32 = 3u;
 const LEN: u32 = 42u;
 const QUADS: u32 = 11u;
 const LANES: u32 = 1u;
+const ROLLED: bool = true;
 const WG: u32 = 64u;
 const GROUPS_X: u32 = 1u;
 

@@ -1,5 +1,5 @@
 // Softmax of rows: the largest element and the sum of exponentials in one pass over the row, results in another.
-// Constants: ROWS rows of LEN elements in QUADS fours; LANES invocations a row; WG, GROUPS_X.
+// Constants: ROWS rows of LEN elements in QUADS fours; LANES invocations a row; ROLLED; WG, GROUPS_X.
 // Generated: all_sum(x, lane), all_max(x, lane) over a row's lanes.
 // Hooks: load(row, quad), store(row, quad, value).
 
@@ -16,9 +16,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let inside = place / LANES < ROWS;
     let row = min(place / LANES, ROWS - 1u);
     let first = place % LANES;
+    // Nothing, which compilers do not know: they cannot unroll what is ROLLED.
+    let more = select(0u, group.z, ROLLED);
     var top = LOWEST;
     var sum = 0.0f;
-    for (var k = first; k < LEN / 4u; k += LANES) {
+    for (var k = first; k < LEN / 4u + more; k += LANES) {
         let x = load(row, k);
         let high = max(max(max(x.x, x.y), max(x.z, x.w)), top);
         let e = exps(x - high);
@@ -36,7 +38,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     let highest = all_max(top, lane);
     let scale = 1.0f / all_sum(sum * exp_of(top - highest), lane);
-    for (var k = first; k < QUADS; k += LANES) {
+    for (var k = first; k < QUADS + more; k += LANES) {
         if inside {
             store(row, k, exps(load(row, k) - highest) * scale);
         }

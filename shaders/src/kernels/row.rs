@@ -141,6 +141,8 @@ pub struct RowNorm {
     pub phase: Phase,
     /// Who works on a chunk.
     pub lanes: Lanes,
+    /// Loops stay loops, whatever the compiler knows of their bounds: on software drivers, which take long over what is unrolled.
+    pub rolled: bool,
 }
 
 /// A part of a normalisation.
@@ -188,6 +190,7 @@ impl Kernel for RowNorm {
             ("CHUNKS", Const::U32(self.chunks)),
             ("CHUNK_QUADS", Const::U32(self.chunk_quads())),
             ("LANES", Const::U32(self.lanes.count())),
+            ("ROLLED", Const::Bool(self.rolled)),
             ("CENTRED", Const::Bool(self.centred)),
             ("EPS", Const::F32(self.eps)),
             ("PHASE", Const::U32(phase)),
@@ -224,6 +227,8 @@ pub struct RowSoftmax {
     pub len: u32,
     /// Who works on a row.
     pub lanes: Lanes,
+    /// As in [`RowNorm`].
+    pub rolled: bool,
 }
 
 impl Kernel for RowSoftmax {
@@ -242,6 +247,7 @@ impl Kernel for RowSoftmax {
             ("LEN", Const::U32(self.len)),
             ("QUADS", Const::U32(self.len.div_ceil(4))),
             ("LANES", Const::U32(self.lanes.count())),
+            ("ROLLED", Const::Bool(self.rolled)),
             ("WG", Const::U32(self.lanes.workgroup())),
         ]
     }

@@ -96,11 +96,22 @@ impl Row {
         lanes(target, len as u64, contiguous)
             .into_iter()
             .filter(|lanes| match self {
-                Row::Softmax { .. } => RowSoftmax { rows, len, lanes: *lanes }.check(&limits).is_ok(),
+                Row::Softmax { .. } => {
+                    RowSoftmax { rows, len, lanes: *lanes, rolled: !target.gpu }.check(&limits).is_ok()
+                }
                 Row::Norm { .. } | Row::Groups { .. } => {
                     let chunks = self.chunks(rows as u64, len as u64) as u32;
                     let phase = if chunks == 1 { Phase::Both } else { Phase::Apply };
-                    let kernel = RowNorm { rows, len, centred: true, eps: 0.0, chunks, phase, lanes: *lanes };
+                    let kernel = RowNorm {
+                        rows,
+                        len,
+                        centred: true,
+                        eps: 0.0,
+                        chunks,
+                        phase,
+                        lanes: *lanes,
+                        rolled: !target.gpu,
+                    };
                     kernel.check(&limits).is_ok()
                 }
             })
@@ -173,7 +184,9 @@ pub(super) fn lower<'a>(
             let rows = extent(context, root, range.end - range.start)?;
             let (len, chunks) = (extent(context, root, len)?, extent(context, root, chunks)?);
             let (centred, eps) = match row {
-                Row::Softmax { .. } => return shader(&epilogue, target, &RowSoftmax { rows, len, lanes }, hooks),
+                Row::Softmax { .. } => {
+                    return shader(&epilogue, target, &RowSoftmax { rows, len, lanes, rolled: !target.gpu }, hooks);
+                }
                 Row::Norm { centred, eps } => (centred, eps),
                 Row::Groups { eps, .. } => (true, eps),
             };
@@ -194,7 +207,7 @@ pub(super) fn lower<'a>(
             };
             e.line(format!("return {pair};"));
             hooks += &function("fn kept(row: u32, chunk: u32) -> vec2<f32>", &e.finish());
-            let kernel = RowNorm { rows, len, centred, eps: eps as f32, chunks, phase, lanes };
+            let kernel = RowNorm { rows, len, centred, eps: eps as f32, chunks, phase, lanes, rolled: !target.gpu };
             shader(&epilogue, target, &kernel, hooks)
         };
         let subgroups = matches!(lanes, Lanes::Subgroup { .. });
