@@ -1,8 +1,9 @@
 //! Functions: encoding them, and calling one with inputs of the host.
 
 use crate::error::RuntimeError;
-use crate::host::{HostTensor, Tensors};
+use crate::host::{HostTensor, Tensors, Views, views};
 use crate::load::Session;
+use crate::sending::Parcel;
 use selvedge_bundle::manifest::{Port, Region, Stage};
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -16,9 +17,17 @@ impl Session {
     /// # Errors
     /// An unknown function, inputs that are missing, unknown or of another type, or trouble with the device.
     pub fn call(&mut self, function: &str, inputs: &Tensors) -> Result<Tensors, RuntimeError> {
+        self.call_views(function, &views(inputs))
+    }
+
+    /// As [`Session::call`], with inputs that stay where they are.
+    ///
+    /// # Errors
+    /// Those of [`Session::call`].
+    pub fn call_views(&mut self, function: &str, inputs: &Views<'_>) -> Result<Tensors, RuntimeError> {
         let index = self.function_index(function)?;
         let ports = self.plan.functions[index].inputs.clone();
-        self.write_inputs(&ports.iter().collect::<Vec<_>>(), inputs)?;
+        self.write_views(&ports.iter().collect::<Vec<_>>(), inputs)?;
         self.enter_for(function)?;
         self.run_function(index)?;
         let outputs = self.plan.functions[index].outputs.clone();
@@ -129,21 +138,36 @@ impl Session {
     }
 
     /// Writes inputs to their ports. Two ports may have one name (an input that is also carried): both get it.
-    pub(crate) fn write_inputs(&self, ports: &[&Port], inputs: &Tensors) -> Result<(), RuntimeError> {
-        check_names("input", ports.iter().map(|p| p.name.as_str()), inputs)?;
+    pub(crate) fn write_inputs(&mut self, ports: &[&Port], inputs: &Tensors) -> Result<(), RuntimeError> {
+        self.write_views(ports, &views(inputs))
+    }
+
+    fn write_views(&mut self, ports: &[&Port], inputs: &Views<'_>) -> Result<(), RuntimeError> {
+        check_names("input", ports.iter().map(|p| p.name.as_str()), inputs.keys())?;
         // All are checked before the first is written.
         let words = ports.iter().map(|port| Ok((*port, inputs[&port.name].to_words(port, None)?)));
-        for (port, words) in words.collect::<Result<Vec<_>, RuntimeError>>()? {
-            self.write_words(&port.regions, &words)?;
+        let words = words.collect::<Result<Vec<_>, RuntimeError>>()?;
+        let mut parcels = Vec::new();
+        for (port, words) in &words {
+            let mut bytes: &[u8] = bytemuck::cast_slice(words);
+            for region in &port.regions {
+                let (here, after) = bytes.split_at(region.bytes as usize);
+                bytes = after;
+                let buffer = &self.buffers[region.buffer as usize];
+                parcels.push(Parcel { buffer, offset: region.offset, bytes: here });
+            }
         }
-        Ok(())
+        self.sending.send(&self.gpu, &parcels)
     }
 
     /// Reads ports; waits for everything submitted.
     pub(crate) fn read_ports(&mut self, ports: &[Port]) -> Result<Tensors, RuntimeError> {
         let regions: Vec<Region> = ports.iter().flat_map(|port| port.regions.iter().copied()).collect();
         let words = self.read(&regions)?;
-        Ok(split_ports(ports, &words))
+        Ok(match ports {
+            [port] => Tensors::from([(port.name.clone(), HostTensor::from_words(port, words))]),
+            _ => split_ports(ports, &words),
+        })
     }
 }
 
@@ -164,11 +188,12 @@ pub(crate) fn split_ports<'p>(ports: impl IntoIterator<Item = &'p Port>, words: 
 pub(crate) fn check_names<'p>(
     what: &str,
     expected: impl Iterator<Item = &'p str>,
-    given: &Tensors,
+    given: impl Iterator<Item = &'p String>,
 ) -> Result<(), RuntimeError> {
     let expected: BTreeSet<&str> = expected.collect();
-    let missing: Vec<_> = expected.iter().filter(|name| !given.contains_key(**name)).copied().collect();
-    let unknown: Vec<_> = given.keys().map(String::as_str).filter(|name| !expected.contains(name)).collect();
+    let given: BTreeSet<&str> = given.map(String::as_str).collect();
+    let missing: Vec<_> = expected.difference(&given).copied().collect();
+    let unknown: Vec<_> = given.difference(&expected).copied().collect();
     if missing.is_empty() && unknown.is_empty() {
         return Ok(());
     }

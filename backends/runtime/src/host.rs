@@ -63,6 +63,46 @@ impl HostTensor {
         HostTensor { shape: port.shape.clone(), data }
     }
 
+    /// Its elements where they are.
+    pub fn view(&self) -> View<'_> {
+        let data = match &self.data {
+            HostData::F32(data) => ViewData::F32(data.into()),
+            HostData::I32(data) => ViewData::I32(data.into()),
+            HostData::U32(data) => ViewData::U32(data.into()),
+        };
+        View { shape: self.shape.clone(), data }
+    }
+}
+
+/// Named tensors that need not be copied to be given.
+pub type Views<'a> = BTreeMap<String, View<'a>>;
+
+/// As [`HostTensor`], with elements that may be somebody else's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct View<'a> {
+    /// Extents; none for a scalar.
+    pub shape: Vec<u64>,
+    /// As many elements as the shape says.
+    pub data: ViewData<'a>,
+}
+
+/// As [`HostData`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum ViewData<'a> {
+    /// Floats.
+    F32(Cow<'a, [f32]>),
+    /// Signed integers.
+    I32(Cow<'a, [i32]>),
+    /// Unsigned integers and truth values.
+    U32(Cow<'a, [u32]>),
+}
+
+/// Views of all of them.
+pub(crate) fn views(tensors: &Tensors) -> Views<'_> {
+    tensors.iter().map(|(name, tensor)| (name.clone(), tensor.view())).collect()
+}
+
+impl View<'_> {
     /// The words that a port of this dtype gets. `rows` is the extent of the leading axis that a table has over its port.
     ///
     /// # Errors
@@ -74,25 +114,25 @@ impl HostTensor {
             return bad(format!("expected shape {shape:?}, found {:?}", self.shape));
         }
         let (length, kind) = match &self.data {
-            HostData::F32(data) => (data.len(), "f32"),
-            HostData::I32(data) => (data.len(), "i32"),
-            HostData::U32(data) => (data.len(), "u32"),
+            ViewData::F32(data) => (data.len(), "f32"),
+            ViewData::I32(data) => (data.len(), "i32"),
+            ViewData::U32(data) => (data.len(), "u32"),
         };
         if shape.iter().try_fold(1u64, |n, extent| n.checked_mul(*extent)) != Some(length as u64) {
             return bad(format!("shape {shape:?} with {length} elements"));
         }
         match (&self.data, port.dtype.as_str()) {
-            (HostData::F32(data), "f32") => Ok(Cow::Borrowed(bytemuck::cast_slice(data))),
-            (HostData::F32(data), "f16") => {
+            (ViewData::F32(data), "f32") => Ok(Cow::Borrowed(bytemuck::cast_slice(data))),
+            (ViewData::F32(data), "f16") => {
                 Ok(data.iter().map(|x| half::f16::from_f32(*x).to_f32().to_bits()).collect())
             }
-            (HostData::F32(data), "bf16") => {
+            (ViewData::F32(data), "bf16") => {
                 Ok(data.iter().map(|x| half::bf16::from_f32(*x).to_f32().to_bits()).collect())
             }
-            (HostData::I32(data), "i32") => Ok(Cow::Borrowed(bytemuck::cast_slice(data))),
-            (HostData::U32(data), "u32") => Ok(Cow::Borrowed(data)),
-            (HostData::U32(data), "bool") => Ok(data.iter().map(|x| (*x != 0) as u32).collect()),
-            (HostData::F32(_) | HostData::I32(_) | HostData::U32(_), dtype) => {
+            (ViewData::I32(data), "i32") => Ok(Cow::Borrowed(bytemuck::cast_slice(data))),
+            (ViewData::U32(data), "u32") => Ok(Cow::Borrowed(&data[..])),
+            (ViewData::U32(data), "bool") => Ok(data.iter().map(|x| (*x != 0) as u32).collect()),
+            (ViewData::F32(_) | ViewData::I32(_) | ViewData::U32(_), dtype) => {
                 bad(format!("expected elements for dtype {dtype}, found {kind}"))
             }
         }

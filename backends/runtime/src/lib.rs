@@ -32,13 +32,14 @@ mod residency;
 mod rows;
 mod run;
 mod selftest;
+mod sending;
 mod transfer;
 mod trusted;
 
 pub use device::{DeviceChoice, DeviceFacts, Gpu, devices, unmet};
 pub use error::{ErrorKind, Missing, RuntimeError};
 pub use health::{BadDispatch, Health};
-pub use host::{HostData, HostTensor, Tensors};
+pub use host::{HostData, HostTensor, Tensors, View, ViewData, Views};
 pub use load::{LoadOptions, Memory, Progress, Session, Stage};
 pub use profile::{Bench, DispatchTime, Profile};
 pub use residency::Refill;

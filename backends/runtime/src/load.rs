@@ -7,6 +7,7 @@ use crate::pace::Pace;
 use crate::pipelines::{Layouts, bind_groups, create_pipelines};
 use crate::residency::{Refill, Staged, first_size};
 use crate::run::Checkpoint;
+use crate::sending::Sending;
 use crate::transfer::{Staging, Upload, new_buffer};
 use selvedge_bundle::manifest::{Kernel, Link, Manifest, Plan, Weight};
 use selvedge_bundle::{Bundle, WeightBytes};
@@ -63,7 +64,7 @@ pub struct Memory {
     pub planned: u64,
     /// What was allocated for it at most: the same number, once every stage has run.
     pub allocated: u64,
-    /// Buffers besides the plan: readback, tables, copies within a buffer. Grows with use.
+    /// Buffers besides the plan: inputs, readback, tables, copies within a buffer. Grows with use.
     pub staging: u64,
 }
 
@@ -78,6 +79,7 @@ pub struct Session {
     /// For each function, the bind group of each dispatch.
     pub(crate) groups: Vec<Vec<wgpu::BindGroup>>,
     pub(crate) staging: Staging,
+    pub(crate) sending: Sending,
     /// The detour of copies within one buffer, if there are any.
     pub(crate) bounce: Option<wgpu::Buffer>,
     /// Table rows of the last run, kept for the next.
@@ -169,6 +171,7 @@ impl Session {
             kernels: manifest.kernels.clone(),
             groups,
             staging: Staging::default(),
+            sending: Sending::default(),
             bounce,
             tables: None,
             cache,
@@ -200,7 +203,7 @@ impl Session {
         Memory {
             planned: if self.staged.is_some() { self.plan.staged_peak_bytes() } else { self.plan.peak_bytes() },
             allocated: self.staged.as_ref().map_or(0, |s| s.peak).max(self.allocated()),
-            staging: self.staging.bytes + size(&self.bounce) + size(&self.tables),
+            staging: self.staging.bytes + self.sending.bytes() + size(&self.bounce) + size(&self.tables),
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::error::RuntimeError;
 use crate::execute::{check_names, split_ports};
 use crate::health::{Health, Replay, check_finite, finite_inputs};
-use crate::host::Tensors;
+use crate::host::{Tensors, views};
 use crate::load::Session;
 use crate::transfer::{Reading, Upload, new_buffer};
 use selvedge_bundle::manifest::{PlanSchedule, Port, Stage};
@@ -190,7 +190,8 @@ impl Session {
 
     /// Leaves a function's outputs as if it had run and given these.
     fn give(&mut self, function: usize, values: &Tensors) -> Result<(), RuntimeError> {
-        self.write_inputs(&self.plan.functions[function].outputs.iter().collect::<Vec<_>>(), values)?;
+        let ports = self.plan.functions[function].outputs.clone();
+        self.write_inputs(&ports.iter().collect::<Vec<_>>(), values)?;
         let mut encoder = self.encoder("what is known");
         self.encode_copies(&mut encoder, function);
         self.gpu.submit(Some(encoder.finish()), "writing what is known").map(|_| ())
@@ -260,9 +261,10 @@ impl Session {
 
     /// Puts all rows of all tables into one buffer, table after table.
     fn write_tables(&mut self, schedule: &PlanSchedule, request: &RunRequest) -> Result<(), RuntimeError> {
-        check_names("table", schedule.tables.iter().map(|p| p.name.as_str()), &request.tables)?;
+        check_names("table", schedule.tables.iter().map(|p| p.name.as_str()), request.tables.keys())?;
         let rows = request.steps.len() as u64;
-        let words = schedule.tables.iter().map(|port| request.tables[&port.name].to_words(port, Some(rows)));
+        let tables = views(&request.tables);
+        let words = schedule.tables.iter().map(|port| tables[&port.name].to_words(port, Some(rows)));
         let words = words.collect::<Result<Vec<_>, _>>()?;
         let bytes: u64 = words.iter().map(|w| w.len() as u64 * 4).sum();
         if bytes == 0 {

@@ -8,10 +8,10 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 /// Most bytes moved at once; also the largest staging buffer of a plain readback.
-const CHUNK: u64 = 16 << 20;
+pub(crate) const CHUNK: u64 = 16 << 20;
 
 /// Longest wait for a mapping's callback once the device is idle.
-const CALLBACK: Duration = Duration::from_secs(10);
+pub(crate) const CALLBACK: Duration = Duration::from_secs(10);
 
 /// Uploaded bytes after which the queue is drained, since every upload holds host memory until it is done.
 const PENDING: u64 = 64 << 20;
@@ -105,6 +105,13 @@ impl Staging {
 
     /// The words, after the submission before `map` was waited for. The buffer is free again.
     pub fn finish(&mut self, gpu: &Gpu, reading: Reading) -> Result<Vec<u32>, RuntimeError> {
+        let mut words = Vec::new();
+        self.append(gpu, reading, &mut words)?;
+        Ok(words)
+    }
+
+    /// As [`Staging::finish`], behind the words that are there.
+    fn append(&mut self, gpu: &Gpu, reading: Reading, words: &mut Vec<u32>) -> Result<(), RuntimeError> {
         let Reading { buffer, bytes, outcome } = reading;
         let failed = |message: String| RuntimeError::Validation { place: "reading back".to_string(), message };
         // The device is idle, so the callback has run or is running: in another thread's poll, perhaps.
@@ -116,13 +123,16 @@ impl Staging {
             }
             Err(_) => return Err(failed("the buffer is not mapped though the device is idle".to_string())),
         }
-        let words = {
+        {
             let view = buffer.get_mapped_range(..bytes).map_err(|e| failed(e.to_string()))?;
-            bytemuck::allocation::pod_collect_to_vec::<u8, u32>(&view)
-        };
+            match bytemuck::try_cast_slice::<u8, u32>(&view) {
+                Ok(all) => words.extend_from_slice(all),
+                Err(_) => words.extend(bytemuck::allocation::pod_collect_to_vec::<u8, u32>(&view)),
+            }
+        }
         buffer.unmap();
         self.free.push(buffer);
-        Ok(words)
+        Ok(())
     }
 }
 
@@ -215,21 +225,9 @@ impl Session {
             let submission = self.gpu.submit(Some(encoder.finish()), "reading back")?;
             let reading = self.staging.map(staging, bytes);
             self.gpu.wait(Some(submission), "reading back")?;
-            words.extend(self.staging.finish(&self.gpu, reading)?);
+            self.staging.append(&self.gpu, reading, &mut words)?;
         }
         Ok(words)
-    }
-
-    /// Writes words to the regions of a port, in their order.
-    pub(crate) fn write_words(&self, regions: &[Region], words: &[u32]) -> Result<(), RuntimeError> {
-        let mut upload = Upload::new(&self.gpu);
-        let mut bytes: &[u8] = bytemuck::cast_slice(words);
-        for region in regions {
-            let (here, after) = bytes.split_at(region.bytes as usize);
-            bytes = after;
-            upload.write(&self.buffers[region.buffer as usize], region.offset, here, &mut |_| {})?;
-        }
-        Ok(())
     }
 
     pub(crate) fn encoder(&self, label: &str) -> wgpu::CommandEncoder {

@@ -13,7 +13,7 @@ use selvedge_ir::interp::{Run, RunOutput};
 use selvedge_ir::{DType, Data, Diagnostic, Tensor, TensorType};
 use selvedge_runtime::{
     Condition, DeviceChoice, DeviceFacts, ErrorKind, HostData, HostTensor, LoadOptions, Profile, Progress, Refill,
-    RunRequest, RuntimeError, Stage, Tensors,
+    RunRequest, RuntimeError, Stage, Tensors, View, ViewData, Views,
 };
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -270,7 +270,7 @@ impl GpuSession {
         function: &str,
         inputs: &BTreeMap<String, Tensor>,
     ) -> Result<BTreeMap<String, Tensor>, Error> {
-        let result = self.inner.call(function, &all_to_device(inputs)).map_err(error)?;
+        let result = self.inner.call_views(function, &all_views(inputs)).map_err(error)?;
         let found = self.inner.plan().functions.iter().find(|f| f.name == function);
         let ports = found.into_iter().flat_map(|f| &f.outputs);
         let types: BTreeMap<&str, &str> = ports.map(|p| (p.name.as_str(), p.dtype.as_str())).collect();
@@ -304,14 +304,28 @@ fn all_to_device(tensors: &BTreeMap<String, Tensor>) -> Tensors {
 }
 
 fn to_device(tensor: &Tensor) -> HostTensor {
-    let data = match &tensor.data {
-        Data::F32(v) => HostData::F32(v.clone()),
-        Data::F64(v) => HostData::F32(v.iter().map(|&x| x as f32).collect()),
-        Data::I32(v) => HostData::I32(v.clone()),
-        Data::U32(v) => HostData::U32(v.clone()),
-        Data::Bool(v) => HostData::U32(v.iter().map(|&b| b as u32).collect()),
+    let View { shape, data } = view(tensor);
+    let data = match data {
+        ViewData::F32(v) => HostData::F32(v.into_owned()),
+        ViewData::I32(v) => HostData::I32(v.into_owned()),
+        ViewData::U32(v) => HostData::U32(v.into_owned()),
     };
-    HostTensor { shape: tensor.sizes().iter().map(|&n| n as u64).collect(), data }
+    HostTensor { shape, data }
+}
+
+fn all_views(tensors: &BTreeMap<String, Tensor>) -> Views<'_> {
+    tensors.iter().map(|(name, t)| (name.clone(), view(t))).collect()
+}
+
+fn view(tensor: &Tensor) -> View<'_> {
+    let data = match &tensor.data {
+        Data::F32(v) => ViewData::F32(v.into()),
+        Data::F64(v) => ViewData::F32(v.iter().map(|&x| x as f32).collect()),
+        Data::I32(v) => ViewData::I32(v.into()),
+        Data::U32(v) => ViewData::U32(v.into()),
+        Data::Bool(v) => ViewData::U32(v.iter().map(|&b| b as u32).collect()),
+    };
+    View { shape: tensor.sizes().iter().map(|&n| n as u64).collect(), data }
 }
 
 fn all_from_device(tensors: Tensors, types: &BTreeMap<&str, &str>) -> Result<BTreeMap<String, Tensor>, Error> {
