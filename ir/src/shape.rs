@@ -94,7 +94,9 @@ impl TensorType {
     }
     /// Number of elements, if known.
     pub fn elements(&self) -> Option<usize> {
-        self.shape.elements().get()
+        // Most shapes are numbers: a plain product.
+        let known = self.shape.0.iter().try_fold(1usize, |n, dim| n.checked_mul(dim.get()?));
+        known.filter(|n| i64::try_from(*n).is_ok()).or_else(|| self.shape.elements().get())
     }
     /// The same shape with another dtype.
     pub fn with_dtype(&self, dtype: DType) -> TensorType {

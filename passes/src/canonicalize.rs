@@ -1,7 +1,7 @@
 //! `canonicalize`: one spelling for what is obviously the same.
 
 use crate::Pass;
-use selvedge_ir::func::Value;
+use crate::rebuild::{joined, renumber};
 use selvedge_ir::known::Known;
 use selvedge_ir::ops::Map;
 use selvedge_ir::scalar::Body;
@@ -30,7 +30,6 @@ fn canonicalize(function: &mut Function) {
     function.values.reserve(values.len());
     let mut known = Known::default();
     let mut map: Vec<ValueId> = Vec::with_capacity(values.len());
-    let renumber = |map: &[ValueId], ids: &mut [ValueId]| ids.iter_mut().for_each(|id| *id = map[id.0 as usize]);
     let mut called = vec![false; function.calls.len()];
     for mut value in values {
         let new = ValueId(function.values.len() as u32);
@@ -59,7 +58,7 @@ fn canonicalize(function: &mut Function) {
         };
         map.push(same.unwrap_or(new));
         match same {
-            Some(same) => joined(&mut function.values[same.0 as usize], value),
+            Some(same) => joined(&mut function.values[same.0 as usize], value.places, value.name),
             None => function.values.push(value),
         }
     }
@@ -67,16 +66,6 @@ fn canonicalize(function: &mut Function) {
         renumber(&map, &mut call.args);
     }
     function.returns.iter_mut().for_each(|r| r.value = map[r.value.0 as usize]);
-}
-
-/// A value stands for an equal one, too: it has several origins now.
-fn joined(kept: &mut Value, other: Value) {
-    for place in other.places {
-        if !kept.places.contains(&place) {
-            kept.places.push(place);
-        }
-    }
-    kept.name = kept.name.take().or(other.name);
 }
 
 /// The operand that an operator gives back unchanged.

@@ -2,6 +2,7 @@
 
 use crate::Pass;
 use selvedge_ir::func::{CallId, Target};
+use selvedge_ir::known::FastMap;
 use selvedge_ir::{Def, Diagnostic, Function, Module, Op, ValueId};
 use std::collections::BTreeSet;
 
@@ -22,23 +23,23 @@ impl Pass for DeadCode {
             let reached = reached(&module);
             module.functions.retain(|f| reached.contains(&f.name));
         }
-        let (mut weights, mut states) = (BTreeSet::new(), BTreeSet::new());
+        let (mut weights, mut states): (FastMap<&str, ()>, BTreeSet<&str>) = Default::default();
         for function in &module.functions {
             for id in function.ids() {
                 match function.op(id) {
-                    Some((Op::Weight(w), _)) => _ = weights.insert(w.name.clone()),
-                    Some((Op::State(s), _)) => _ = states.insert(s.name.clone()),
+                    Some((Op::Weight(w), _)) => _ = weights.insert(&w.name, ()),
+                    Some((Op::State(s), _)) => _ = states.insert(&s.name),
                     _ => {}
                 }
             }
             for r in &function.returns {
                 if let Target::State(name) = &r.target {
-                    states.insert(name.clone());
+                    states.insert(name);
                 }
             }
         }
-        module.weights.retain(|w| weights.contains(&w.name));
-        module.states.retain(|s| states.contains(&s.name));
+        module.weights.retain(|w| weights.contains_key(w.name.as_str()));
+        module.states.retain(|s| states.contains(s.name.as_str()));
         Ok(module)
     }
 }

@@ -11,15 +11,17 @@ mod select;
 
 use crate::binding::{Stage, Time};
 use crate::dead_code;
-use crate::rebuild::rebuild;
+use crate::rebuild::{Moving, joined};
 use crate::{Notes, Pass};
 use emit::{Early, Names};
 use savings::Census;
 pub use savings::Savings;
 use select::{Cuts, select};
 pub use select::{KEEP, KEEP_ROW, Prices, REPEATS};
+use selvedge_ir::func::Value;
 use selvedge_ir::module::Tabulate;
-use selvedge_ir::{Diagnostic, Function, Module, Op, ValueId};
+use selvedge_ir::ops::Input;
+use selvedge_ir::{Def, Diagnostic, Function, Module, Op, TensorType, ValueId};
 use std::collections::BTreeMap;
 
 /// Bytes of tabulated rows held at once: what a table may add to a program's memory.
@@ -96,13 +98,13 @@ impl Pass for Hoist {
                 if let (Some(cuts), Some(function)) =
                     (all.remove(&name), module.functions.iter_mut().find(|f| f.name == name))
                 {
-                    *function = replaced(function, &cuts, &names)?;
+                    replace(function, &cuts, &names)?;
                 }
             }
         }
         for (_, name) in late.iter().filter(|(stage, _)| *stage != Stage::Condition) {
             let Some(function) = module.functions.iter_mut().find(|f| f.name == *name) else { continue };
-            *function = replaced(function, &all[name], &names)?;
+            replace(function, &all[name], &names)?;
         }
         Ok(module)
     }
@@ -146,30 +148,38 @@ fn rows(module: &Module, all: &BTreeMap<String, Cuts>) -> Option<usize> {
     (rows >= 2).then_some(rows)
 }
 
-/// The function with its stored values as parameters, and without what only they needed.
-fn replaced(function: &Function, cuts: &Cuts, names: &Names) -> Result<Function, Diagnostic> {
+/// Makes a function's stored values parameters, and takes out what only they needed.
+fn replace(function: &mut Function, cuts: &Cuts, names: &Names) -> Result<(), Diagnostic> {
+    let name = function.name.clone();
     let stored: BTreeMap<ValueId, &str> =
-        cuts.stored.keys().filter_map(|id| Some((*id, names.of(&function.name, *id)?))).collect();
-    let mut params: Option<BTreeMap<&str, ValueId>> = None;
-    let mut new = rebuild(function, |r, id, op, args| {
-        if matches!(op, Op::Input(_)) {
-            return r.copy(op, args);
+        cuts.stored.keys().filter_map(|id| Some((*id, names.of(&name, *id)?))).collect();
+    let types: Vec<TensorType> = stored.keys().map(|id| function.ty(*id).clone()).collect();
+    let mut new = types.into_iter().zip(&stored);
+    let mut params: BTreeMap<&str, ValueId> = BTreeMap::new();
+    let mut moving = Moving::of(function);
+    while let Some((id, value)) = moving.take() {
+        if matches!(value.def, Def::Op { op: Op::Input(_), .. }) {
+            moving.keep(value);
+            continue;
         }
         // Behind the old parameters, before everything else.
-        let params = params.get_or_insert_with(|| {
-            let mut params = BTreeMap::new();
-            for (id, name) in &stored {
-                if !params.contains_key(name) {
-                    params.insert(*name, r.to.input(*name, r.from.ty(*id).clone()));
-                }
-            }
-            params
-        });
-        match stored.get(&id) {
-            Some(name) => Ok(params[name]),
-            None => r.copy(op, args),
+        for (ty, (_, name)) in new.by_ref() {
+            params.entry(name).or_insert_with(|| {
+                let op = Input { name: name.to_string(), ty: ty.clone() }.into();
+                let def = Def::Op { op, args: Vec::new() };
+                moving.add(Value { def, ty, name: Some(name.to_string()), places: Vec::new() })
+            });
         }
-    })?;
-    dead_code::sweep(&mut new);
-    Ok(new)
+        match stored.get(&id) {
+            Some(name) => {
+                let param = params[name];
+                joined(&mut moving.function.values[param.0 as usize], value.places, None);
+                moving.stand_in(param);
+            }
+            None => moving.keep(value),
+        }
+    }
+    moving.finish()?;
+    dead_code::sweep(function);
+    Ok(())
 }

@@ -18,6 +18,7 @@ mod merge_maps;
 mod outline;
 mod pipeline;
 mod quantize;
+mod readers;
 mod rebuild;
 pub mod rules;
 pub mod saturate;
@@ -84,7 +85,7 @@ pub struct Notes {
     /// What saturation did to each function.
     pub saturation: Vec<saturate::FunctionReport>,
     /// For each of those functions, the programs next to the best one by cost.
-    pub next_best: Vec<Vec<selvedge_ir::Function>>,
+    pub next_best: Vec<saturate::NextBest>,
     /// What hoisting took out of the steps.
     pub hoisted: Option<hoist::Savings>,
     /// Lines for people.

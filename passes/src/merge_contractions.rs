@@ -12,7 +12,9 @@
 //!   slices of one value between them are no longer alike (the modulations of all blocks stay apart; they are tabulated).
 
 use crate::Pass;
+use crate::readers::Readers;
 use crate::rebuild::{Rebuild, rebuild};
+use selvedge_ir::known::FastMap;
 use selvedge_ir::op::OpClass;
 use selvedge_ir::ops::{Broadcast, Concat, Contract, Map, Slice};
 use selvedge_ir::scalar::Body;
@@ -37,14 +39,15 @@ impl Pass for MergeContractions {
         "makes one product of those that multiply one value with several weights"
     }
     fn run(&self, mut module: Module) -> Result<Module, Diagnostic> {
-        let mut named: HashMap<String, usize> = HashMap::new();
+        let mut named: FastMap<&str, usize> = FastMap::default();
         for function in &module.functions {
             for weight in function.ids().filter_map(|id| weight_name(function, id)) {
-                *named.entry(weight.to_string()).or_default() += 1;
+                *named.entry(weight).or_default() += 1;
             }
         }
-        for function in &mut module.functions {
-            let groups = Search::new(function, &named).groups(self.limit);
+        let all = module.functions.iter().map(|function| Search::new(function, &named).groups(self.limit));
+        let all: Vec<Vec<Group>> = all.collect();
+        for (function, groups) in module.functions.iter_mut().zip(all) {
             if !groups.is_empty() {
                 *function = merged(function, &groups)?;
             }
@@ -107,22 +110,14 @@ struct Group {
 
 struct Search<'f> {
     function: &'f Function,
-    named: &'f HashMap<String, usize>,
-    readers: Vec<Vec<ValueId>>,
+    named: &'f FastMap<&'f str, usize>,
+    readers: Readers,
     returned: Vec<bool>,
 }
 
 impl<'f> Search<'f> {
-    fn new(function: &'f Function, named: &'f HashMap<String, usize>) -> Search<'f> {
-        let mut readers = vec![Vec::new(); function.values.len()];
-        for id in function.ids() {
-            for arg in function.reads(id) {
-                let known: &mut Vec<ValueId> = &mut readers[arg.0 as usize];
-                if known.last() != Some(&id) {
-                    known.push(id);
-                }
-            }
-        }
+    fn new(function: &'f Function, named: &'f FastMap<&'f str, usize>) -> Search<'f> {
+        let readers = Readers::of(function);
         let mut returned = vec![false; function.values.len()];
         function.returns.iter().for_each(|r| returned[r.value.0 as usize] = true);
         Search { function, named, readers, returned }
@@ -130,7 +125,7 @@ impl<'f> Search<'f> {
 
     fn groups(&self, limit: usize) -> Vec<Group> {
         let mut done: Vec<Group> = Vec::new();
-        let mut open: HashMap<Key, Group> = HashMap::new();
+        let mut open: FastMap<Key, Group> = FastMap::default();
         for id in self.function.ids() {
             let Some((key, member)) = self.member(id) else { continue };
             let until = self.first_product_behind(member.last());
@@ -186,7 +181,7 @@ impl<'f> Search<'f> {
             },
             None => false,
         };
-        if self.returned[last.0 as usize] || !self.readers[last.0 as usize].iter().all(sliced) {
+        if self.returned[last.0 as usize] || !self.readers.of_value(last).iter().all(sliced) {
             return None;
         }
         let key = Key { x, op: contract.clone(), dtype: ty.dtype, rest, tails };
@@ -196,12 +191,12 @@ impl<'f> Search<'f> {
     /// A weight with one reader in the whole module.
     fn alone(&self, id: ValueId) -> bool {
         let once = |name: &str| self.named.get(name) == Some(&1);
-        weight_name(self.function, id).is_some_and(once) && self.readers[id.0 as usize].len() == 1
+        weight_name(self.function, id).is_some_and(once) && self.readers.of_value(id).len() == 1
     }
 
     /// The only reader of a value, if it is a map whose other operands are weights repeated along all axes but `axis`.
     fn tail(&self, id: ValueId, axis: usize) -> Option<(Tail, ValueId)> {
-        let [reader] = self.readers[id.0 as usize][..] else { return None };
+        let [reader] = *self.readers.of_value(id) else { return None };
         if self.returned[id.0 as usize] {
             return None;
         }
@@ -210,12 +205,12 @@ impl<'f> Search<'f> {
         let mut vectors = Vec::new();
         for arg in args.iter().filter(|a| **a != id) {
             let (Op::Broadcast(b), &[mut vector]) = self.function.op(*arg)? else { return None };
-            if b.axes != [axis] || b.shape != self.function.ty(id).shape || self.readers[arg.0 as usize].len() != 1 {
+            if b.axes != [axis] || b.shape != self.function.ty(id).shape || self.readers.of_value(*arg).len() != 1 {
                 return None;
             }
             let mut bodies = Vec::new();
             while let Some((Op::Map(map), &[inner])) = self.function.op(vector) {
-                if self.readers[vector.0 as usize].len() != 1 {
+                if self.readers.of_value(vector).len() != 1 {
                     return None;
                 }
                 bodies.push(map.body.clone());
@@ -235,7 +230,7 @@ impl<'f> Search<'f> {
 
     /// The first product, convolution or attention that a value has a part in; behind all values if there is none.
     fn first_product_behind(&self, id: ValueId) -> ValueId {
-        let mut reached: BTreeMap<ValueId, ()> = self.readers[id.0 as usize].iter().map(|r| (*r, ())).collect();
+        let mut reached: BTreeMap<ValueId, ()> = self.readers.of_value(id).iter().map(|r| (*r, ())).collect();
         while let Some((next, ())) = reached.pop_first() {
             match self.function.op(next) {
                 Some((op, _)) => match op.class() {
@@ -251,7 +246,7 @@ impl<'f> Search<'f> {
                 },
                 None => return next,
             }
-            reached.extend(self.readers[next.0 as usize].iter().map(|r| (*r, ())));
+            reached.extend(self.readers.of_value(next).iter().map(|r| (*r, ())));
         }
         ValueId(self.function.values.len() as u32)
     }

@@ -6,12 +6,12 @@
 //! anywhere in the period; it begins where fewest values are alive. Whatever works on functions then sees each block once.
 
 use crate::Pass;
-use crate::rebuild::results;
-use selvedge_ir::func::{Builder, Target};
+use crate::readers::Readers;
+use crate::rebuild::Moving;
+use selvedge_ir::func::{Builder, Call, CallId, Value};
 use selvedge_ir::known::{FastHasher, FastMap};
 use selvedge_ir::ops::WindowKind;
-use selvedge_ir::{Def, Diagnostic, Function, Module, Op, TensorType, ValueId};
-use std::collections::hash_map::Entry;
+use selvedge_ir::{Def, Diagnostic, Function, Module, Op, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 
@@ -41,7 +41,7 @@ impl Pass for Outline {
         for function in &mut module.functions {
             let runs = if convolutional(function) { Vec::new() } else { runs(function) };
             if !runs.is_empty() {
-                *function = outlined(function, &runs, &mut taken, &mut made)?;
+                outline(function, &runs, &mut taken, &mut made)?;
             }
         }
         module.functions.extend(made);
@@ -104,10 +104,7 @@ fn runs(function: &Function) -> Vec<Run> {
     let mut position = vec![None; function.values.len()];
     sequence.iter().enumerate().for_each(|(i, id)| position[id.0 as usize] = Some(i));
     let shapes: Vec<u64> = sequence.iter().map(|id| shape(function, *id)).collect();
-    let mut readers: Vec<Vec<ValueId>> = vec![Vec::new(); function.values.len()];
-    for id in function.ids() {
-        function.reads(id).iter().for_each(|a| readers[a.0 as usize].push(id));
-    }
+    let readers = Readers::of(function);
     let returned: BTreeSet<ValueId> = function.returns.iter().map(|r| r.value).collect();
     let facts = Facts {
         function,
@@ -183,7 +180,7 @@ struct Facts<'a> {
     sequence: &'a [ValueId],
     /// Of each value, its place in the sequence.
     position: &'a [Option<usize>],
-    readers: &'a [Vec<ValueId>],
+    readers: &'a Readers,
     returned: &'a BTreeSet<ValueId>,
 }
 
@@ -213,7 +210,7 @@ impl Facts<'_> {
     /// Values of before a position that are read behind it, weights and constants not counted.
     fn alive(&self, at: usize) -> usize {
         let Some(border) = self.sequence.get(at) else { return 0 };
-        let read = |id: &&ValueId| self.readers[id.0 as usize].iter().any(|r| r >= border);
+        let read = |id: &&ValueId| self.readers.of_value(**id).last().is_some_and(|r| r >= border);
         // A block reads the stream of the block before: looking back two periods of any model is enough to rank borders.
         self.sequence[at.saturating_sub(512)..at].iter().filter(read).count()
     }
@@ -263,7 +260,7 @@ impl Facts<'_> {
             }
         }
         let outside = |k: usize, id: &ValueId| {
-            self.returned.contains(id) || self.readers[id.0 as usize].iter().any(|r| place(k, *r).is_none())
+            self.returned.contains(id) || self.readers.of_value(*id).iter().any(|r| place(k, *r).is_none())
         };
         let results: Vec<usize> =
             (0..r.period).filter(|i| blocks.iter().enumerate().any(|(k, b)| outside(k, &b[*i]))).collect();
@@ -329,92 +326,53 @@ fn constant_in(
     Ok(new)
 }
 
-/// The function with its runs as calls.
-fn outlined(
-    function: &Function,
+/// Makes a function's runs calls.
+fn outline(
+    function: &mut Function,
     runs: &[Run],
     taken: &mut BTreeSet<String>,
     made: &mut Vec<Function>,
-) -> Result<Function, Diagnostic> {
-    let mut b = Builder::new(function.name.clone());
-    let mut map: Vec<Option<ValueId>> = vec![None; function.values.len()];
-    // The block that an operator belongs to: the call is where its last one was.
-    let mut last: FastMap<ValueId, (usize, usize)> = FastMap::default();
-    let mut inside = vec![false; function.values.len()];
+) -> Result<(), Diagnostic> {
+    // The run and the block that an operator belongs to.
+    let mut inside: Vec<Option<(u32, u32)>> = vec![None; function.values.len()];
     let mut names = Vec::new();
-    for (n, run) in runs.iter().enumerate() {
+    for (n, run) in (0..).zip(runs) {
         let name = (0..).map(|i| format!("{}_block_{i}", function.name)).find(|name| !taken.contains(name));
         let name = name.expect("one of many is free");
         taken.insert(name.clone());
         made.push(callee(function, run, name.clone())?);
         names.push(name);
-        for (k, block) in run.blocks.iter().enumerate() {
-            block.iter().for_each(|id| inside[id.0 as usize] = true);
-            if let Some(id) = block.last() {
-                last.insert(*id, (n, k));
-            }
+        for (k, block) in (0..).zip(&run.blocks) {
+            block.iter().for_each(|id| inside[id.0 as usize] = Some((n, k)));
         }
     }
-    let mut calls: FastMap<u32, Vec<ValueId>> = FastMap::default();
-    for id in function.ids() {
-        let value = function.value(id);
-        let read = |map: &[Option<ValueId>], ids: &[ValueId]| -> Result<Vec<ValueId>, Diagnostic> {
-            let lost = || Diagnostic::new("outline", format!("a value of @{} is read before its block", function.name));
-            ids.iter().map(|a| map[a.0 as usize].ok_or_else(lost)).collect()
+    // What others read of a block waits for its call.
+    let mut waiting: FastMap<ValueId, Value> = FastMap::default();
+    let mut moving = Moving::of(function);
+    while let Some((id, value)) = moving.take() {
+        let Some((n, k)) = inside[id.0 as usize] else {
+            moving.keep(value);
+            continue;
         };
-        if let Some((n, k)) = last.get(&id) {
-            let run = &runs[*n];
-            let args: Vec<ValueId> = run.args.iter().map(|of| of[*k]).collect();
-            let args = read(&map, &args)?;
-            let types: Vec<TensorType> =
-                run.results.iter().map(|at| function.ty(run.blocks[*k][*at]).clone()).collect();
-            b.set_place(value.places.first().copied());
-            let results = b.call(names[*n].clone(), &args, &types);
-            for (at, new) in run.results.iter().zip(results) {
-                let old = run.blocks[*k][*at];
-                map[old.0 as usize] = Some(new);
-                b.set_places(new, function.value(old).places.clone());
-                if let Some(name) = &function.value(old).name {
-                    b.set_name(new, name.clone());
-                }
-            }
+        let (n, k) = (n as usize, k as usize);
+        let (run, block) = (&runs[n], &runs[n].blocks[k]);
+        moving.drop_last();
+        if run.results.iter().any(|at| block[*at] == id) {
+            waiting.insert(id, value);
+        }
+        // The call is where the block's last operator was.
+        if block.last() != Some(&id) {
             continue;
         }
-        if inside[id.0 as usize] {
-            continue;
-        }
-        b.set_place(value.places.first().copied());
-        let new = match &value.def {
-            Def::Op { args, .. } => {
-                let args = read(&map, args)?;
-                b.copy(function, id, &args)?
-            }
-            Def::Result { call, index } => {
-                if let Entry::Vacant(slot) = calls.entry(call.0) {
-                    let statement = &function.calls[call.0 as usize];
-                    let types: Vec<TensorType> = results(function, id).map(|v| function.ty(v).clone()).collect();
-                    let args = read(&map, &statement.args)?;
-                    slot.insert(b.call(statement.function.clone(), &args, &types));
-                }
-                calls[&call.0][*index as usize]
-            }
-        };
-        if !value.places.is_empty() {
-            b.set_places(new, value.places.clone());
-        }
-        if let (Some(name), false) = (&value.name, matches!(value.def, Def::Op { op: Op::Input(_), .. })) {
-            b.set_name(new, name.clone());
-        }
-        map[id.0 as usize] = Some(new);
-    }
-    for r in &function.returns {
-        let Some(value) = map[r.value.0 as usize] else {
-            return Err(Diagnostic::new("outline", format!("@{} returns a value that is gone", function.name)));
-        };
-        match &r.target {
-            Target::Output(name) => b.output(name.clone(), value),
-            Target::State(name) => b.write_state(name.clone(), value),
+        let args: Vec<ValueId> = run.args.iter().map(|of| moving.now(of[k])).collect();
+        let call = CallId(moving.function.calls.len() as u32);
+        moving.function.calls.push(Call { function: names[n].clone(), args });
+        for (index, at) in (0..).zip(&run.results) {
+            let lost = || Diagnostic::new("outline", "a block's result comes behind its last operator");
+            let value = waiting.remove(&block[*at]).ok_or_else(lost)?;
+            let new = moving.add(Value { def: Def::Result { call, index }, ..value });
+            moving.revive(block[*at], new);
         }
     }
-    Ok(b.finish())
+    moving.finish()
 }

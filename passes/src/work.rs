@@ -81,8 +81,9 @@ fn counted(function: &Function, id: ValueId, transcendental: u64) -> u64 {
     let Some((op, args)) = function.op(id) else { return 0 };
     let sizes = |id: ValueId| function.ty(id).shape.get().unwrap_or_default();
     let product = |s: &[usize]| s.iter().map(|&n| n as u64).product::<u64>();
-    let out = product(&sizes(id));
-    let operand = args.first().map_or(0, |a| product(&sizes(*a)));
+    let size = |id: ValueId| function.ty(id).elements().map_or(1, |n| n as u64);
+    let out = size(id);
+    let operand = || args.first().map_or(0, |a| size(*a));
     match op {
         Op::Map(map) => out * map.body.nodes().iter().map(|n| of_node(*n, transcendental)).sum::<u64>(),
         Op::Contract(c) => {
@@ -101,13 +102,13 @@ fn counted(function: &Function, id: ValueId, transcendental: u64) -> u64 {
                 _ => 0,
             }
         }
-        Op::Reduce(_) | Op::Scan(_) | Op::Topk(_) => operand,
+        Op::Reduce(_) | Op::Scan(_) | Op::Topk(_) => operand(),
         Op::Gather(_) => out,
         Op::Scatter(_) => out + args.get(2).map_or(0, |u| product(&sizes(*u))),
         Op::Softmax(_) => out * (transcendental + 6),
         Op::LayerNorm(_) | Op::RmsNorm(_) | Op::GroupNorm(_) => out * 8,
         Op::Rope(_) => out * 3,
-        Op::PoolTokens(_) => operand,
+        Op::PoolTokens(_) => operand(),
         Op::Resize(r) => out * (1 << r.size.len().min(3)),
         Op::Input(_)
         | Op::Weight(_)

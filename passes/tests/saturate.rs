@@ -65,7 +65,7 @@ fn a_rank_takes_a_program_next_to_the_best() {
     };
     let (best, notes) = run(0);
     let (next, _) = run(1);
-    assert_eq!(next, notes.next_best[0][0]);
+    assert_eq!(next, notes.next_best[0].program(0).unwrap().unwrap());
     assert_ne!(best, next);
     assert!(notes.saturation[0].best[0] < notes.saturation[0].best[1]);
     // There are no more programs than that: the best stays.

@@ -30,12 +30,14 @@ pub fn flatten(
     joins: &Joins,
     max_binding_bytes: u64,
 ) -> Result<Flattened, Diagnostic> {
+    let called = |name: &String| module.function(name).map_or(0, |f| f.values.len());
+    let room = function.values.len() + function.calls.iter().map(|c| called(&c.function)).sum::<usize>();
     let mut flat = Flat {
         module,
         whole,
         joins,
         max_binding_bytes,
-        builder: Builder::new(&function.name),
+        builder: Builder::with_capacity(&function.name, room),
         known: Known::default(),
         depth: 0,
         inherited: None,
@@ -98,7 +100,7 @@ impl Flat<'_> {
             return Err(Diagnostic::new("codegen call", format!("function `{}` calls itself", function.name)));
         }
         let mut map: Vec<ValueId> = Vec::with_capacity(function.values.len());
-        let mut results: HashMap<u32, Vec<ValueId>> = HashMap::new();
+        let mut results: Vec<Option<Vec<ValueId>>> = vec![None; function.calls.len()];
         let mut params = args.iter();
         for id in function.ids() {
             let value = function.value(id);
@@ -111,16 +113,16 @@ impl Flat<'_> {
                     self.push(op, args, &value.places, value.name.as_deref(), Some((function, id)))?
                 }
                 Def::Result { call, index } => {
-                    let call_id = call.0;
-                    if let std::collections::hash_map::Entry::Vacant(slot) = results.entry(call_id) {
-                        let call = &function.calls[call_id as usize];
+                    let slot = call.0 as usize;
+                    if results[slot].is_none() {
+                        let call = &function.calls[slot];
                         let callee = self.module.function(&call.function).ok_or_else(|| {
                             Diagnostic::new("codegen call", format!("there is no function `{}`", call.function))
                         })?;
                         let args: Vec<ValueId> = call.args.iter().map(|a| map[a.0 as usize]).collect();
-                        slot.insert(self.copy(callee, &args)?);
+                        results[slot] = Some(self.copy(callee, &args)?);
                     }
-                    results[&call_id][*index as usize]
+                    results[slot].as_ref().expect("filled above")[*index as usize]
                 }
             };
             map.push(new);

@@ -12,10 +12,10 @@
 
 use crate::access::{Tensor, TensorId, Touch};
 use crate::target::Target;
-use selvedge_bundle::manifest::{ALIGN, Manifest, Plan, Port, Region};
+use selvedge_bundle::manifest::{ALIGN, Manifest, Plan, Port, Region, WeightSlot};
 use selvedge_bundle::weight_bytes;
 use selvedge_ir::{Diagnostic, Diagnostics};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Checks a plan.
 ///
@@ -78,11 +78,13 @@ pub fn flow(
     wanted: &[TensorId],
 ) -> Result<(), Diagnostics> {
     let mut errors = Vec::new();
-    let mut held: BTreeSet<TensorId> = held.iter().copied().collect();
+    let mut holds = vec![false; tensors.len()];
     // By buffer: what lies in another one is not written over. What is held no more may still be listed.
-    let mut lying: BTreeMap<u32, Vec<TensorId>> = BTreeMap::new();
-    for tensor in &held {
-        tensors[*tensor].pieces.iter().for_each(|p| lying.entry(p.buffer).or_default().push(*tensor));
+    let mut lying: BTreeMap<u32, Vec<(Region, TensorId)>> = BTreeMap::new();
+    for tensor in held {
+        if !std::mem::replace(&mut holds[*tensor], true) {
+            tensors[*tensor].pieces.iter().for_each(|p| lying.entry(p.buffer).or_default().push((*p, *tensor)));
+        }
     }
     let mut fault = |tensor: TensorId, what: &str| {
         let message = format!("@{function}: `{}` {what}", tensors[tensor].label);
@@ -93,7 +95,7 @@ pub fn flow(
     };
     for touches in dispatches {
         for read in touches.iter().filter(|t| t.read && tensors[t.tensor].elements > 0) {
-            if !held.contains(&read.tensor) {
+            if !holds[read.tensor] {
                 fault(read.tensor, "is read, and its memory holds something else");
             }
         }
@@ -102,19 +104,21 @@ pub fn flow(
                 fault(write.tensor, "is written over an operand");
             }
             for piece in &tensors[write.tensor].pieces {
-                lying.entry(piece.buffer).or_default().retain(|other| {
-                    if held.contains(other) && shares(*other, write.tensor) {
-                        held.remove(other);
+                lying.entry(piece.buffer).or_default().retain(|(region, other)| {
+                    let kept = *other == write.tensor || !overlap(region, piece);
+                    if !kept {
+                        holds[*other] = false;
                     }
-                    held.contains(other)
+                    kept
                 });
             }
-            if held.insert(write.tensor) {
-                tensors[write.tensor].pieces.iter().for_each(|p| lying.entry(p.buffer).or_default().push(write.tensor));
+            if !std::mem::replace(&mut holds[write.tensor], true) {
+                let pieces = tensors[write.tensor].pieces.iter();
+                pieces.for_each(|p| lying.entry(p.buffer).or_default().push((*p, write.tensor)));
             }
         }
     }
-    for tensor in wanted.iter().filter(|t| tensors[**t].elements > 0 && !held.contains(t)) {
+    for tensor in wanted.iter().filter(|t| tensors[**t].elements > 0 && !holds[**t]) {
         fault(*tensor, "is returned, and its memory holds something else");
     }
     if errors.is_empty() { Ok(()) } else { Err(Diagnostics(errors)) }
@@ -154,9 +158,11 @@ impl Check<'_> {
         self.that(bytes == words, "P7", || format!("{place}: {bytes} bytes for {words}"));
     }
     fn weights(&mut self, manifest: &Manifest) {
-        for (index, weight) in manifest.weights.iter().enumerate() {
+        let mut slots: BTreeMap<u32, Vec<&WeightSlot>> = BTreeMap::new();
+        self.plan.weights.iter().for_each(|s| slots.entry(s.weight).or_default().push(s));
+        for (index, weight) in (0..).zip(&manifest.weights) {
             let mut end = 0;
-            for slot in self.plan.weights.iter().filter(|s| s.weight as usize == index) {
+            for slot in slots.get(&index).into_iter().flatten() {
                 let size = self.plan.buffers.get(slot.region.buffer as usize).map_or(0, |b| b.bytes);
                 let legal = slot.region.offset.is_multiple_of(4) && slot.region.offset + slot.region.bytes <= size;
                 self.that(legal, "P1", || format!("weight `{}` at {:?}", weight.name, slot.region));

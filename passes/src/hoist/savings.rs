@@ -3,7 +3,6 @@
 use crate::work;
 use selvedge_ir::op::OpClass;
 use selvedge_ir::{DType, Function, Module, Op, ValueId};
-use std::collections::BTreeSet;
 use std::fmt;
 
 /// What hoisting took out of a step; of several step functions, the sums. Work that tables take instead is subtracted, shared out
@@ -73,6 +72,7 @@ impl Census {
                 function.reads(id).iter().for_each(|a| live[a.0 as usize] = true);
             }
         }
+        let mut operands: Vec<ValueId> = Vec::new();
         for id in function.ids().filter(|id| live[id.0 as usize]) {
             let Some((op, args)) = function.op(id) else { continue };
             if matches!(op.class(), OpClass::Leaf | OpClass::View) {
@@ -80,8 +80,14 @@ impl Census {
             }
             self.operators += 1;
             self.flops += work::flops(function, id) as i64;
-            let operands: BTreeSet<ValueId> = args.iter().map(|a| stored(function, *a)).collect();
-            self.bytes += operands.into_iter().chain([id]).map(|v| bytes(function, v)).sum::<i64>();
+            operands.clear();
+            for arg in args {
+                let behind = stored(function, *arg);
+                if !operands.contains(&behind) {
+                    operands.push(behind);
+                }
+            }
+            self.bytes += operands.iter().chain([&id]).map(|v| bytes(function, *v)).sum::<i64>();
         }
     }
 

@@ -5,12 +5,14 @@
 //! become one call of a function that is made for the purpose, and come back when the function is written: so a graph does not
 //! grow with the number of blocks.
 
-use crate::rebuild::{rebuild_with, results};
-use selvedge_ir::func::{Target, Value};
+use crate::rebuild::{Moving, joined, renumber, results};
+use selvedge_ir::func::{CallId, Target, Value};
+use selvedge_ir::known::FastMap;
 use selvedge_ir::{Builder, Def, Diagnostic, Function, Op, TensorType, ValueId};
 use std::collections::BTreeSet;
 
 /// A function with its calls in groups.
+#[derive(Clone, Debug)]
 pub(super) struct Grouped {
     /// The function; every call in it is one of a group.
     pub function: Function,
@@ -85,24 +87,66 @@ impl Grouped {
     }
 
     /// A rewritten function with the calls as they were.
-    pub(super) fn expanded(&self, function: &Function) -> Result<Function, Diagnostic> {
+    pub(super) fn expanded(&self, mut function: Function) -> Result<Function, Diagnostic> {
         // Names stand for what was rewritten: nothing else takes them.
-        let taken: BTreeSet<&str> = function.values.iter().filter_map(|v| v.name.as_deref()).collect();
-        let mut groups = self.groups.clone();
-        for value in groups.iter_mut().flat_map(|g| &mut g.values) {
-            value.name = value.name.take().filter(|name| !taken.contains(name.as_str()));
+        let taken: BTreeSet<String> = function.values.iter().filter_map(|v| v.name.clone()).collect();
+        let mut given: FastMap<CallId, Vec<ValueId>> = FastMap::default();
+        let mut moving = Moving::of(&mut function);
+        while let Some((_, value)) = moving.take() {
+            let (call, index) = match value.def {
+                Def::Result { call, index } => (call, index as usize),
+                Def::Op { .. } => {
+                    moving.keep(value);
+                    continue;
+                }
+            };
+            let Some(group) = self.groups.iter().find(|g| g.name == moving.callee(call)) else {
+                moving.keep(value);
+                continue;
+            };
+            let results = given.entry(call).or_insert_with(|| {
+                let args = moving.arguments(call);
+                inline(&mut moving, group, &args, &taken)
+            });
+            let result = results[index];
+            joined(&mut moving.function.values[result.0 as usize], value.places, value.name);
+            moving.stand_in(result);
         }
-        let whole = rebuild_with(
-            function,
-            |r, _, op, args| r.copy(op, args),
-            &TensorType::clone,
-            |r, callee, args, types| match groups.iter().find(|g| g.name == callee) {
-                Some(group) => Ok(r.to.inline(group, args)),
-                None => Ok(r.to.call(callee, args, types)),
-            },
-        )?;
-        Ok(in_order(whole))
+        moving.finish()?;
+        Ok(in_order(function))
     }
+}
+
+/// Adds what a group is made of; gives what it returns.
+fn inline(moving: &mut Moving, group: &Function, args: &[ValueId], taken: &BTreeSet<String>) -> Vec<ValueId> {
+    let mut map: Vec<ValueId> = Vec::with_capacity(group.values.len());
+    let mut calls: Vec<Option<CallId>> = vec![None; group.calls.len()];
+    let mut args = args.iter();
+    for value in &group.values {
+        let def = match &value.def {
+            Def::Op { op: Op::Input(_), .. } => {
+                map.extend(args.next());
+                continue;
+            }
+            Def::Op { op, args } => {
+                let mut args = args.clone();
+                renumber(&map, &mut args);
+                Def::Op { op: op.clone(), args }
+            }
+            Def::Result { call, index } => {
+                let call = *calls[call.0 as usize].get_or_insert_with(|| {
+                    let mut call = group.calls[call.0 as usize].clone();
+                    renumber(&map, &mut call.args);
+                    moving.function.calls.push(call);
+                    CallId(moving.function.calls.len() as u32 - 1)
+                });
+                Def::Result { call, index: *index }
+            }
+        };
+        let name = value.name.as_ref().filter(|name| !taken.contains(*name)).cloned();
+        map.push(moving.add(Value { def, ty: value.ty.clone(), name, places: value.places.clone() }));
+    }
+    group.returns.iter().map(|r| map[r.value.0 as usize]).collect()
 }
 
 /// A function with each value right before what first reads it, calls in their order: fewest values are alive, and weights lie in

@@ -21,7 +21,7 @@ pub use analysis::{Binding, Classes, Fact, Facts, Graph, TensorFact};
 pub use cost::Rates;
 pub use egg::Id;
 pub use language::{Node, pattern};
-pub use optimise::{BEST, Saturate, Strategy};
+pub use optimise::{BEST, NextBest, Saturate, Strategy};
 pub use report::{Alternative, FunctionReport, Reason, RuleReport};
 pub use rule::{Bindings, Match, Phase, Refusal, Rule, Term};
 pub use run::{ABORT_AFTER, Limits, MOST_MATCHES, MOST_NODES, MOST_ROUNDS};

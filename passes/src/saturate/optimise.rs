@@ -13,7 +13,8 @@ use super::run::{Limits, Saturated, saturate};
 use crate::{Notes, Pass, rules};
 use egg::Id;
 use selvedge_ir::attr::Attr;
-use selvedge_ir::{Diagnostic, Function, Module, Op, ValueId};
+use selvedge_ir::known::FastMap;
+use selvedge_ir::{Def, Diagnostic, Function, Module, Op, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,38 @@ pub enum Strategy {
     Saturate,
     /// One after another, each where it does not make the program dearer.
     Greedy,
+}
+
+/// The programs next to the best of a function, best first.
+#[derive(Clone, Debug)]
+pub struct NextBest {
+    programs: Vec<Function>,
+    /// Where calls that follow each other count as one: few of the programs are ever wanted whole.
+    grouped: Option<Grouped>,
+}
+
+impl NextBest {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.programs.len()
+    }
+    /// The best program is the only one.
+    pub fn is_empty(&self) -> bool {
+        self.programs.is_empty()
+    }
+    /// One of them; `None` if there are fewer.
+    ///
+    /// # Errors
+    /// A fault of the compiler: a value is read before it is there.
+    pub fn program(&self, at: usize) -> Option<Result<Function, Diagnostic>> {
+        self.programs.get(at).map(|program| self.whole(program.clone()))
+    }
+    fn whole(&self, program: Function) -> Result<Function, Diagnostic> {
+        let Some(grouped) = &self.grouped else { return Ok(program) };
+        let mut whole = grouped.expanded(program)?;
+        name_all(&mut whole);
+        Ok(whole)
+    }
 }
 
 /// The pass.
@@ -54,19 +87,15 @@ impl Saturate {
     pub fn new(rates: Rates, strategy: Strategy) -> Saturate {
         Saturate { rules: rules::all(), rates, limits: Limits::default(), strategy, ranks: BTreeMap::new() }
     }
-    /// One function: the best program, what was done, and the programs next to the best (best first, without it).
+    /// One function: the best program, what was done, and the programs next to the best.
     ///
     /// # Errors
     /// A fault of a rule, or the time for an abort is over.
-    pub fn function(&self, function: &Function) -> Result<(Function, FunctionReport, Vec<Function>), Diagnostic> {
-        let Some(grouped) = Grouped::of(function)? else { return self.rewritten(function) };
-        let (best, report, others) = self.rewritten(&grouped.function)?;
-        let whole = |function: &Function| {
-            let mut function = grouped.expanded(function)?;
-            name_all(&mut function);
-            Ok::<_, Diagnostic>(function)
-        };
-        Ok((whole(&best)?, report, others.iter().map(whole).collect::<Result<_, _>>()?))
+    pub fn function(&self, function: &Function) -> Result<(Function, FunctionReport, NextBest), Diagnostic> {
+        let grouped = Grouped::of(function)?;
+        let (best, report, programs) = self.rewritten(grouped.as_ref().map_or(function, |g| &g.function))?;
+        let next = NextBest { programs, grouped };
+        Ok((next.whole(best)?, report, next))
     }
 
     fn rewritten(&self, function: &Function) -> Result<(Function, FunctionReport, Vec<Function>), Diagnostic> {
@@ -212,7 +241,8 @@ impl Pass for Saturate {
         for function in &mut module.functions {
             let (best, report, others) = self.function(function)?;
             let rank = self.ranks.get(&function.name).copied().unwrap_or(0);
-            *function = rank.checked_sub(1).and_then(|next| others.get(next)).unwrap_or(&best).clone();
+            let next = rank.checked_sub(1).and_then(|next| others.program(next));
+            *function = next.transpose()?.unwrap_or(best);
             notes.saturation.push(report);
             notes.next_best.push(others);
         }
@@ -230,23 +260,26 @@ fn term_text(op: &Op) -> String {
 
 /// Gives every value a name of its own, so that reports can speak of it after later passes.
 fn name_all(function: &mut Function) {
-    let mut taken: BTreeSet<String> = BTreeSet::new();
-    let kinds: Vec<&'static str> =
-        function.ids().map(|id| function.op(id).map_or("result", |(op, _)| op.kind().text())).collect();
-    for value in &mut function.values {
-        if let Some(name) = &value.name
-            && !taken.insert(name.clone())
-        {
-            value.name = None;
-        }
-    }
-    let mut next = 0;
-    for (value, kind) in function.values.iter_mut().zip(kinds).filter(|(v, _)| v.name.is_none()) {
-        while !taken.insert(format!("{kind}{next}")) {
+    let mut taken: FastMap<&str, ()> = FastMap::default();
+    let names = function.values.iter().map(|v| v.name.as_deref());
+    let nameless: Vec<bool> = names.map(|n| n.is_none_or(|n| taken.insert(n, ()).is_some())).collect();
+    let (mut next, mut made) = (0, BTreeSet::new());
+    let mut names: Vec<(usize, String)> = Vec::new();
+    for (at, value) in function.values.iter().enumerate().filter(|(at, _)| nameless[*at]) {
+        let kind = match &value.def {
+            Def::Op { op, .. } => op.kind().text(),
+            Def::Result { .. } => "result",
+        };
+        let name = loop {
+            let name = format!("{kind}{next}");
+            if !taken.contains_key(name.as_str()) && made.insert(name.clone()) {
+                break name;
+            }
             next += 1;
-        }
-        value.name = Some(format!("{kind}{next}"));
+        };
+        names.push((at, name));
     }
+    names.into_iter().for_each(|(at, name)| function.values[at].name = Some(name));
 }
 
 struct Extracted<'a> {
