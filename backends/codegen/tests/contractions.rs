@@ -71,6 +71,29 @@ fn candidates_of_gpus_agree_too() {
     assert!(sliced > 0, "no candidate splits K");
 }
 
+/// Attention of a few queries on GPUs: no kernel of its own, but products whose sums over keys are split.
+#[test]
+fn few_queries_split_their_keys() {
+    let target = Target { gpu: true, subgroup: None, cooperative: Vec::new(), ..common::device() };
+    let text = |queries: usize| {
+        format!(
+            "fn @f(%q: f32[1,2,{queries},32], %k: f32[1,2,1030,32], %v: f32[1,2,1030,32]) -> f32[1,2,{queries},32] {{
+  %y = attention %q, %k, %v scale=0.1767767 causal=false : f32[1,2,{queries},32]
+  return y=%y
+}}
+"
+        )
+    };
+    for (queries, few) in [(3, true), (17, false)] {
+        let module = parse(&text(queries)).unwrap_or_else(|e| panic!("{e}"));
+        let families = common::check_candidates(&module, &target, 70);
+        assert_eq!(families.contains("attention"), !few, "{queries} queries: {families:?}");
+        let compiled = compile(&module, &target, &Options::default()).unwrap_or_else(|e| panic!("{e}"));
+        let mut names = compiled.tunables.values().flat_map(|t| &t.candidates);
+        assert_eq!(names.any(|name| name.contains("slices")), few, "{queries} queries");
+    }
+}
+
 /// The driver that `scripts/test` runs this on is known to have cooperative matrices.
 #[test]
 #[ignore = "needs cooperative matrices: scripts/test runs it on the newer driver that scripts/setup unpacks"]

@@ -14,6 +14,10 @@ const HELD: u32 = 128;
 /// Head sizes up to which two queries fit an invocation's registers.
 const TWO_QUERIES: u64 = 128;
 
+/// Queries so few that a GPU's workgroups would idle, with keys so many that their sums are worth splitting.
+const FEW_QUERIES: u64 = 16;
+const MANY_KEYS: u64 = 1024;
+
 /// What is computed, whatever the operator.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Problem {
@@ -129,6 +133,11 @@ impl Problem {
         }
         legal
     }
+    /// A few queries of many keys, on a GPU: one kernel would have as many workgroups as heads, most of their invocations idle. Products
+    /// have the keys' columns and split their sums over keys among invocations; the scores are a few rows.
+    fn few_queries(self, q: &[u64], v: &[u64], target: &Target) -> bool {
+        target.gpu && self.local.is_none() && q[2] <= FEW_QUERIES && v[2] >= MANY_KEYS
+    }
     /// True if kernels do it.
     pub fn applies(self, q: &[u64], v: &[u64], target: &Target) -> bool {
         let text = self.local.is_some_and(|l| l.text > 0);
@@ -136,6 +145,7 @@ impl Problem {
         let whole = self.local.is_none() || text;
         !q.contains(&0)
             && !v.contains(&0)
+            && !self.few_queries(q, v, target)
             && (!whole || !self.candidates(q, v, false, target).is_empty())
             && (self.local.is_none() || !grid || !self.candidates(q, v, true, target).is_empty())
     }
