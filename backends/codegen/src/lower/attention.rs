@@ -11,6 +11,8 @@ use std::rc::Rc;
 const NARROW: u32 = 16;
 /// Fours of results that an invocation has on software drivers: with more a kernel takes over a second to compile.
 const HELD: u32 = 128;
+/// Queries an invocation has there at most where scores are not computed in a loop, for the same reason.
+const UNLOOPED: u32 = 6;
 /// Head sizes up to which two queries fit an invocation's registers.
 const TWO_QUERIES: u64 = 128;
 
@@ -100,14 +102,18 @@ impl Problem {
         let most = if size <= TWO_QUERIES { 2 } else { 1 };
         if let Some(wg) = width(target).filter(|w| *w <= NARROW) {
             let quads = base.d_quads().max(base.e_quads());
+            // As many keys an iteration of the loop over scores as fill the lanes that load them; all four are no loop.
+            let fill = |kl: &u32| (kl * base.d_quads()).div_ceil(wg) * (4 / kl);
+            let kl = [1, 2, 4].into_iter().min_by_key(fill).unwrap_or(1);
+            let held = match (indexed, kl) {
+                (false, _) => most,
+                (true, 4) => (HELD / quads).min(UNLOOPED),
+                (true, _) => HELD / quads,
+            };
             // The tile of a window sees what any of its queries sees.
-            let held = if indexed { HELD / quads } else { most };
             let ql = queries_each(n, wg, if window.is_some() { held.min(4) } else { held });
             if indexed {
                 let kb = if ql * quads <= HELD / 2 && quads <= 16 { 8 } else { 4 };
-                // As many keys an iteration as fill the lanes that load them.
-                let kl =
-                    [1, 2, 4].into_iter().min_by_key(|kl| (kl * base.d_quads()).div_ceil(wg) * (4 / kl)).unwrap_or(1);
                 let looped = |ql, kb, kl| Fused { kl, ..broadcast(wg, ql, kb) };
                 all.extend([looped(ql, kb, kl), looped(ql, 4, 1), looped(4, 8, 1), looped(ql.min(6), 8, kl)]);
             }
