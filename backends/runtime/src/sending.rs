@@ -5,8 +5,11 @@
 
 use crate::device::Gpu;
 use crate::error::RuntimeError;
-use crate::transfer::{CALLBACK, CHUNK};
+use crate::transfer::{CHUNK, Outcome, mapped, refused};
 use std::sync::mpsc;
+
+/// What error messages call it.
+const ACTION: &str = "sending inputs";
 
 /// What goes to one buffer of the device: its place, and whole words.
 pub(crate) struct Parcel<'a> {
@@ -24,7 +27,7 @@ pub(crate) struct Sending {
 /// A mapping that was asked for behind a submission.
 struct Mapping {
     submission: wgpu::SubmissionIndex,
-    outcome: mpsc::Receiver<Result<(), wgpu::BufferAsyncError>>,
+    outcome: Outcome,
 }
 
 impl Sending {
@@ -41,26 +44,17 @@ impl Sending {
         }
         let (buffer, mut mapping) = self.take(gpu, total.min(CHUNK))?;
         let size = buffer.size();
-        let failed = |message: String| RuntimeError::Validation { place: "sending inputs".to_string(), message };
         let mut rest: Vec<Parcel<'_>> =
             parcels.iter().rev().map(|p| Parcel { buffer: p.buffer, offset: p.offset, bytes: p.bytes }).collect();
         while !rest.is_empty() {
             if let Some(Mapping { submission, outcome }) = mapping.take() {
-                gpu.wait(Some(submission), "sending inputs")?;
-                // The copy is done, so the callback has run or is running: in another thread's poll, perhaps.
-                match outcome.recv_timeout(CALLBACK) {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => {
-                        gpu.check("sending inputs")?;
-                        return Err(failed(error.to_string()));
-                    }
-                    Err(_) => return Err(failed("the buffer is not mapped though its copy is done".to_string())),
-                }
+                gpu.wait(Some(submission), ACTION)?;
+                mapped(gpu, &outcome, ACTION)?;
             }
             let label = wgpu::CommandEncoderDescriptor { label: Some("inputs") };
             let mut encoder = gpu.device.create_command_encoder(&label);
             {
-                let mut view = buffer.get_mapped_range_mut(..).map_err(|e| failed(e.to_string()))?;
+                let mut view = buffer.get_mapped_range_mut(..).map_err(|e| refused(ACTION, e))?;
                 let mut used = 0;
                 while let Some(parcel) = rest.pop() {
                     let room = (size - used).min(parcel.bytes.len() as u64);
@@ -77,7 +71,7 @@ impl Sending {
                 }
             }
             buffer.unmap();
-            let submission = gpu.submit(Some(encoder.finish()), "sending inputs")?;
+            let submission = gpu.submit(Some(encoder.finish()), ACTION)?;
             let (sink, outcome) = mpsc::channel();
             buffer.map_async(wgpu::MapMode::Write, .., move |result| {
                 // Nobody listens any more if the session is gone.

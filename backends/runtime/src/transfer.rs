@@ -11,7 +11,7 @@ use std::time::Duration;
 pub(crate) const CHUNK: u64 = 16 << 20;
 
 /// Longest wait for a mapping's callback once the device is idle.
-pub(crate) const CALLBACK: Duration = Duration::from_secs(10);
+const CALLBACK: Duration = Duration::from_secs(10);
 
 /// Uploaded bytes after which the queue is drained, since every upload holds host memory until it is done.
 const PENDING: u64 = 64 << 20;
@@ -65,11 +65,32 @@ impl<'g> Upload<'g> {
     }
 }
 
+/// What a mapping that was asked for will say.
+pub(crate) type Outcome = mpsc::Receiver<Result<(), wgpu::BufferAsyncError>>;
+
+/// Waits for a mapping behind a submission that was waited for.
+pub(crate) fn mapped(gpu: &Gpu, outcome: &Outcome, action: &str) -> Result<(), RuntimeError> {
+    // The submission is done, so the callback has run or is running: in another thread's poll, perhaps.
+    match outcome.recv_timeout(CALLBACK) {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => {
+            gpu.check(action)?;
+            Err(refused(action, error))
+        }
+        Err(_) => Err(refused(action, "the buffer is not mapped though its submission is done")),
+    }
+}
+
+/// A mapping that wgpu refuses.
+pub(crate) fn refused(action: &str, problem: impl ToString) -> RuntimeError {
+    RuntimeError::Validation { place: action.to_string(), message: problem.to_string() }
+}
+
 /// A staging buffer on its way to the host.
 pub(crate) struct Reading {
     buffer: wgpu::Buffer,
     bytes: u64,
-    outcome: mpsc::Receiver<Result<(), wgpu::BufferAsyncError>>,
+    outcome: Outcome,
 }
 
 /// Buffers that the host can map, kept for the next time.
@@ -113,18 +134,9 @@ impl Staging {
     /// As [`Staging::finish`], behind the words that are there.
     fn append(&mut self, gpu: &Gpu, reading: Reading, words: &mut Vec<u32>) -> Result<(), RuntimeError> {
         let Reading { buffer, bytes, outcome } = reading;
-        let failed = |message: String| RuntimeError::Validation { place: "reading back".to_string(), message };
-        // The device is idle, so the callback has run or is running: in another thread's poll, perhaps.
-        match outcome.recv_timeout(CALLBACK) {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                gpu.check("reading back")?;
-                return Err(failed(error.to_string()));
-            }
-            Err(_) => return Err(failed("the buffer is not mapped though the device is idle".to_string())),
-        }
+        mapped(gpu, &outcome, "reading back")?;
         {
-            let view = buffer.get_mapped_range(..bytes).map_err(|e| failed(e.to_string()))?;
+            let view = buffer.get_mapped_range(..bytes).map_err(|e| refused("reading back", e))?;
             match bytemuck::try_cast_slice::<u8, u32>(&view) {
                 Ok(all) => words.extend_from_slice(all),
                 Err(_) => words.extend(bytemuck::allocation::pod_collect_to_vec::<u8, u32>(&view)),

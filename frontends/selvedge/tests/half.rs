@@ -10,17 +10,10 @@ use selvedge::weights::{Random, Weights};
 use selvedge::{Device, check};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 fn halves() -> Settings {
     Settings { half_activations: true, ..Settings::default() }
-}
-
-/// One session at a time, as in `quantised`, where sessions side by side gave a wrong result now and then; why is not known.
-static DEVICE: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    DEVICE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn gpu() -> Device {
@@ -82,7 +75,6 @@ fn rel_l2(got: &[f32], want: &[f64]) -> f64 {
 
 #[test]
 fn small_activations_are_halves() {
-    let _one = alone();
     let (module, weights) = chain(1.0, 1.0);
     for device in [Device::Host, gpu()] {
         let got = call(&module, &weights, &device, x(1.0));
@@ -95,7 +87,6 @@ fn small_activations_are_halves() {
 
 #[test]
 fn large_activations_stay_f32() {
-    let _one = alone();
     // The activation reaches 1e6, the result is small again.
     let (module, weights) = chain(2e5, 1e-5);
     for device in [Device::Host, gpu()] {
@@ -107,7 +98,6 @@ fn large_activations_stay_f32() {
 
 #[test]
 fn an_overflow_that_was_not_foreseen_is_no_number() {
-    let _one = alone();
     // Ranges are measured on inputs up to 1; these are 100,000 times as large.
     let (module, weights) = chain(1.0, 1.0);
     for device in [Device::Host, gpu()] {
@@ -123,7 +113,6 @@ fn an_overflow_that_was_not_foreseen_is_no_number() {
 
 #[test]
 fn fixtures_hold_with_weights_and_activations_in_f16() {
-    let _one = alone();
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
     let settings = Settings { dtype: Some(DType::F16), ..halves() };
     for case in ["dit", "dit-original", "pixart-sigma", "sd3", "flux"] {
@@ -137,7 +126,6 @@ fn fixtures_hold_with_weights_and_activations_in_f16() {
 
 #[test]
 fn dit_s_plans_half_the_memory() {
-    let _one = alone();
     let options = presets::Options { batch: Some(2), ..presets::Options::default() };
     let preset = presets::preset("dit-s-2", &options).expect("a preset").unwrap_or_else(|e| panic!("{e}"));
     let weights: Weights = Arc::new(Random::default());

@@ -158,6 +158,8 @@ fn tile_b(batch: u32, k: u32, n: u32) -> vec4<f32> {{ return b_staged[{at}]; }}
         let staged = |extent: u32| (extent * self.bk / 4).div_ceil(lanes) as u64;
         let bk = self.bk.max(4) as u64;
         let stages = (self.product.steps() * 4).div_ceil(bk);
-        stages * (1 + staged(self.rows()) + staged(self.columns()) + bk / 4) + 16 * tile::finishing(self.rm, self.rn)
+        // The slices of rows that leave are added up one after the other.
+        let finishing = self.slices as u64 * tile::finishing(self.rm, self.rn);
+        stages * (1 + staged(self.rows()) + staged(self.columns()) + bk / 4) + finishing
     }
 }

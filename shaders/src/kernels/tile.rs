@@ -33,9 +33,10 @@ pub(crate) fn finishing(rm: u32, rn: u32) -> u64 {
     (rm.next_multiple_of(TAKEN) * (1 + rn / 4)) as u64
 }
 
-/// The functions `places`, which asks the hooks once for what they want to know of the tile's rows and columns (an address
-/// computed at every step is a sixth of a step's instructions on software drivers), `step`, which adds 4 consecutive k to an invocation's tile, and `take_rows`, which gives the tile's first
-/// rows and moves the others up: so the tile is only ever indexed by constants, without which it would not stay in registers.
+/// The functions `places`, which asks the hooks once for what they want to know of the tile's rows and columns (with addresses
+/// at every step a software driver did 22.0 instead of 23.5 GFLOP/s a core, docs/PERFORMANCE.md); `step`, which adds 4 consecutive k to an invocation's tile; and
+/// `take_rows`, which gives the tile's first rows and moves the others up: so the tile is only ever indexed by constants,
+/// without which it would not stay in registers.
 ///
 /// The tile is `rm` rows of `rn / 4` vec4, row by row. Columns of B are loaded first and rows of A where they are used:
 /// loaded all at once they would take the registers that the tile needs.
