@@ -10,6 +10,7 @@ use selvedge_shaders::kernels::contract_shared::ContractShared;
 use selvedge_shaders::kernels::contract_subgroup::ContractSubgroup;
 use selvedge_shaders::kernels::map::Map;
 use selvedge_shaders::kernels::reduce::{Combine, ReduceGroup, ReduceLane, Reduction};
+use selvedge_shaders::kernels::row::{Lanes, RowReduce};
 use selvedge_shaders::kernels::scan::Scan;
 use selvedge_shaders::kernels::scatter::{Scatter, Write};
 use selvedge_shaders::kernels::topk::Topk;
@@ -54,6 +55,33 @@ fn reduction_hooks(len: u32, (from, to): (&str, &str)) -> String {
     )
 }
 
+/// As [`reduction_hooks`], by fours.
+fn fours_hooks(len: u32, (from, to): (&str, &str)) -> String {
+    let hooks = reduction_hooks(len, (from, to)).replace("fn load(", "fn word(");
+    let word = |lane: u32| format!("word(row, min(quad * 4u + {lane}u, {len}u - 1u))");
+    format!(
+        "{hooks}\nfn load(row: u32, quad: u32) -> vec4<A> {{ return vec4<A>({}, {}, {}, {}); }}",
+        word(0),
+        word(1),
+        word(2),
+        word(3)
+    )
+}
+
+/// Every kernel that reduces rows which are not empty, and the hooks of each.
+fn reducers(reduction: Reduction, convert: (&str, &str)) -> Vec<(Box<dyn Kernel>, String)> {
+    let words = reduction_hooks(reduction.len, convert);
+    let mut all: Vec<(Box<dyn Kernel>, String)> =
+        vec![(Box::new(ReduceLane::new(reduction)), words.clone()), (Box::new(ReduceGroup::new(reduction)), words)];
+    let mut lanes = vec![Lanes::One { wg: 64 }, Lanes::Group { wg: 32 }, Lanes::Group { wg: 1 }];
+    lanes.extend(gpu().subgroup.map(|width| Lanes::Subgroup { width }));
+    for (i, lanes) in lanes.into_iter().enumerate() {
+        let kernel = RowReduce { reduction, lanes, rolled: i % 2 == 0 };
+        all.push((Box::new(kernel), fours_hooks(reduction.len, convert)));
+    }
+    all
+}
+
 #[test]
 fn grids_larger_than_one_dimension_fold() {
     let count = 65_535 * 3 + 2;
@@ -68,10 +96,9 @@ fn float_reductions_match_f64() {
         let data = floats((rows * len) as usize, len);
         for kind in Combine::ALL {
             let reduction = Reduction::new(rows, len, kind, Element::F32);
-            let kernels: [&dyn Kernel; 2] = [&ReduceLane::new(reduction), &ReduceGroup::new(reduction)];
-            for kernel in kernels {
+            for (kernel, hooks) in reducers(reduction, FROM_F32) {
                 let buffers = [input(&data), output(&vec![0u32; rows as usize])];
-                let got = as_floats(&run(kernel, &reduction_hooks(len, FROM_F32), &buffers));
+                let got = as_floats(&run(&*kernel, &hooks, &buffers));
                 for (row, &got) in data.chunks(len as usize).zip(&got) {
                     let exact = row.iter().map(|&x| x as f64);
                     let (want, bound) = match kind {
@@ -92,9 +119,8 @@ fn sums_of_many_equal_values_stay_accurate() {
     let len = 50_000u32;
     let data = vec![0.1f32; len as usize];
     let reduction = Reduction::new(1, len, Combine::Sum, Element::F32);
-    let kernels: [&dyn Kernel; 2] = [&ReduceLane::new(reduction), &ReduceGroup::new(reduction)];
-    for kernel in kernels {
-        let got = run(kernel, &reduction_hooks(len, FROM_F32), &[input(&data), output(&[0u32])]);
+    for (kernel, hooks) in reducers(reduction, FROM_F32) {
+        let got = run(&*kernel, &hooks, &[input(&data), output(&[0u32])]);
         let (got, want) = (f32::from_bits(got[0]) as f64, 0.1f32 as f64 * len as f64);
         assert!((got / want - 1.0).abs() < 3e-5, "{got} {want}");
     }
@@ -104,7 +130,6 @@ fn sums_of_many_equal_values_stay_accurate() {
 fn integer_reductions_are_exact_and_chunks_continue() {
     let (rows, len) = (5u32, 77u32);
     let data = words((rows * len) as usize, 3);
-    let split = [0u32, 13, 76, 77];
     for kind in Combine::ALL {
         let fold = |row: &[u32], signed: bool| -> u32 {
             let combine = |a: u32, b: u32| match (kind, signed) {
@@ -119,18 +144,17 @@ fn integer_reductions_are_exact_and_chunks_continue() {
         };
         for (element, convert) in [(Element::I32, FROM_I32), (Element::U32, FROM_U32)] {
             let want: Vec<u32> = data.chunks(len as usize).map(|r| fold(r, element == Element::I32)).collect();
-            for group in [false, true] {
+            let parts = |split: &[u32]| -> Vec<Reduction> {
+                let whole = Reduction::new(rows, len, kind, element);
+                split.windows(2).map(|part| Reduction { from: part[0], to: part[1], ..whole }).collect()
+            };
+            let count = reducers(Reduction::new(rows, len, kind, element), convert).len();
+            for i in 0..count {
                 let mut result = vec![0u32; rows as usize];
-                for part in split.windows(2) {
-                    let reduction =
-                        Reduction { from: part[0], to: part[1], ..Reduction::new(rows, len, kind, element) };
-                    let buffers = [input(&data), output(&result)];
-                    let hooks = reduction_hooks(len, convert);
-                    result = if group {
-                        run(&ReduceGroup::new(reduction), &hooks, &buffers)
-                    } else {
-                        run(&ReduceLane::new(reduction), &hooks, &buffers)
-                    };
+                // Fours begin at multiples of 4.
+                for reduction in parts(if i < 2 { &[0, 13, 76, 77] } else { &[0, 12, 36, 76, 77] }) {
+                    let (kernel, hooks) = reducers(reduction, convert).swap_remove(i);
+                    result = run(&*kernel, &hooks, &[input(&data), output(&result)]);
                 }
                 assert_eq!(result, want, "{kind:?} {element:?}");
             }

@@ -15,7 +15,7 @@ use selvedge_shaders::kernels::contract_shared::ContractShared;
 use selvedge_shaders::kernels::contract_subgroup::ContractSubgroup;
 use selvedge_shaders::kernels::map::Map;
 use selvedge_shaders::kernels::reduce::{Combine, ReduceGroup, ReduceLane, Reduction};
-use selvedge_shaders::kernels::row::{Lanes, Phase, RowNorm, RowSoftmax};
+use selvedge_shaders::kernels::row::{Lanes, Phase, RowNorm, RowReduce, RowSoftmax};
 use selvedge_shaders::kernels::scan::Scan;
 use selvedge_shaders::kernels::scatter::{Scatter, Write};
 use selvedge_shaders::kernels::topk::Topk;
@@ -23,8 +23,10 @@ use selvedge_shaders::memory::{self, Layout};
 use selvedge_shaders::scalar::{self, emit};
 use selvedge_shaders::source::{Access, Element};
 
-const GENERATED: [&str; 19] = [
+const GENERATED: [&str; 21] = [
     "combine",
+    "combine4",
+    "all_combined",
     "neutral",
     "precedes",
     "written",
@@ -136,6 +138,14 @@ fn row_kernels_validate() {
             };
             check(&norm);
             check(&RowNorm { centred: false, ..norm });
+            for element in Element::ALL {
+                for kind in Combine::ALL {
+                    let reduction = Reduction::new(rows, len, kind, element);
+                    check(&RowReduce { reduction, lanes, rolled: len % 2 == 0 });
+                    let reduction = Reduction { from: 8, to: 30, ..Reduction::new(rows, len + 33, kind, element) };
+                    check(&RowReduce { reduction, lanes, rolled: false });
+                }
+            }
         }
         let chunked = RowNorm {
             rows: 32,
@@ -206,6 +216,11 @@ fn illegal_parameters_name_their_constraint() {
     assert_eq!(of(&ReduceLane::new(Reduction { from: 5, to: 5, ..reduction })), "chunk");
     assert_eq!(of(&ReduceLane::new(Reduction::new(4, 60_000, Combine::Sum, Element::F32))), "loop-iterations");
     assert_eq!(of(&ReduceGroup { reduction, wg: 48 }), "power-of-two");
+    let lanes = Lanes::Group { wg: 32 };
+    let row = RowReduce { reduction, lanes, rolled: false };
+    assert_eq!(of(&RowReduce { reduction: Reduction { from: 6, ..reduction }, ..row }), "chunk-multiple");
+    assert_eq!(of(&RowReduce { lanes: Lanes::Group { wg: 48 }, ..row }), "power-of-two");
+    assert_eq!(of(&RowReduce { reduction: Reduction::new(4, 0, Combine::Sum, Element::F32), ..row }), "not-empty");
     assert_eq!(of(&Contract::new(Product { to: 6, ..product })), "chunk-multiple");
     assert_eq!(of(&Contract { rm: 0, ..Contract::new(product) }), "register-tile");
     assert_eq!(of(&Contract { rn: 6, ..Contract::new(product) }), "register-tile");

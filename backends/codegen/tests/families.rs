@@ -143,8 +143,28 @@ fn reductions_and_searches() {
         let body = format!("  %y = reduce %x kind={kind} axes=[1] : {dtype}[3]");
         let x = if kind == "argmax" { "f32" } else { dtype };
         cases.push([format!("%x: {x}[3,5000]"), format!("{dtype}[3]"), body]);
+        cases.push([
+            format!("%x: {x}[500,3]"),
+            format!("{dtype}[3]"),
+            format!("  %y = reduce %x kind={kind} axes=[0] : {dtype}[3]"),
+        ]);
     }
-    check(&module(cases), &["reduce_lane", "reduce_group", "argreduce_lane", "argreduce_group"]);
+    // Neighbouring elements are read by fours: rows of any length, behind maps and views, over several axes.
+    for (i, len) in [17, 64, 383, 2052].into_iter().enumerate() {
+        let dtype = ["f32", "bf16", "f16", "u32"][i];
+        let kind = ["prod", "sum", "min", "max"][i];
+        let body = format!("  %y = reduce %x kind={kind} axes=[1,2] : {dtype}[7]");
+        cases.push([format!("%x: {dtype}[7,3,{len}]"), format!("{dtype}[7]"), body]);
+        let body = format!(
+            "  %t = transpose %x perm=[1,0] : {dtype}[7,{len}]
+  %m = map %t body={{x| x * x}} : {dtype}[7,{len}]
+  %y = reduce %m kind=sum axes=[1] : {dtype}[7]"
+        );
+        cases.push([format!("%x: {dtype}[{len},7]"), format!("{dtype}[7]"), body]);
+    }
+    let body = "  %m = reduce %x kind=max axes=[1] : bool[5]\n  %y = map %m body={x| not(x)} : bool[5]";
+    cases.push(["%x: bool[5,77]".to_string(), "bool[5]".to_string(), body.to_string()]);
+    check(&module(cases), &["row_reduce", "reduce_lane", "reduce_group", "argreduce_lane", "argreduce_group"]);
 }
 
 #[test]

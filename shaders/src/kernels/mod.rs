@@ -33,7 +33,7 @@ macro_rules! family {
 pub(crate) use family;
 
 /// Every family, in reading order.
-pub fn catalogue() -> [&'static Family; 15] {
+pub fn catalogue() -> [&'static Family; 16] {
     [
         &map::FAMILY,
         &reduce::LANE,
@@ -46,6 +46,7 @@ pub fn catalogue() -> [&'static Family; 15] {
         &contract_cooperative::FAMILY,
         &row::NORM,
         &row::SOFTMAX,
+        &row::REDUCE,
         &attention::FAMILY,
         &scan::FAMILY,
         &scatter::FAMILY,

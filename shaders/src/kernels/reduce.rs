@@ -30,14 +30,24 @@ impl Combine {
     /// All of them.
     pub const ALL: [Combine; 4] = [Combine::Sum, Combine::Prod, Combine::Max, Combine::Min];
 
-    /// The functions `combine(a: A, b: A) -> A` and `neutral() -> A` (of floats' max and min an infinity; these leave NaNs out).
-    pub fn functions(self, element: Element) -> String {
-        let combine = match self {
+    /// Of values or vectors `a` and `b`.
+    fn expression(self) -> &'static str {
+        match self {
             Combine::Sum => "a + b",
             Combine::Prod => "a * b",
             Combine::Max => "select(a, b, b > a)",
             Combine::Min => "select(a, b, b < a)",
-        };
+        }
+    }
+
+    /// The function `combine4(a: vec4<A>, b: vec4<A>) -> vec4<A>`.
+    pub(super) fn by_fours(self) -> String {
+        format!("fn combine4(a: vec4<A>, b: vec4<A>) -> vec4<A> {{ return {}; }}", self.expression())
+    }
+
+    /// The functions `combine(a: A, b: A) -> A` and `neutral() -> A` (of floats' max and min an infinity; these leave NaNs out).
+    pub fn functions(self, element: Element) -> String {
+        let combine = self.expression();
         let neutral = match (self, element) {
             (Combine::Sum, _) => "A(0)",
             (Combine::Prod, _) => "A(1)",
@@ -79,11 +89,11 @@ impl Reduction {
     pub fn new(rows: u32, len: u32, kind: Combine, element: Element) -> Reduction {
         Reduction { rows, len, from: 0, to: len, kind, element }
     }
-    fn constraints(&self, check: &mut Check) {
+    pub(super) fn constraints(&self, check: &mut Check) {
         check.extent("rows", self.rows);
         check.chunk(self.from, self.to, self.len);
     }
-    fn constants(&self, wg: u32) -> Vec<(&'static str, Const)> {
+    pub(super) fn constants(&self, wg: u32) -> Vec<(&'static str, Const)> {
         vec![
             ("ROWS", Const::U32(self.rows)),
             ("LEN", Const::U32(self.len)),
@@ -92,7 +102,7 @@ impl Reduction {
             ("WG", Const::U32(wg)),
         ]
     }
-    fn count(&self) -> u64 {
+    pub(super) fn count(&self) -> u64 {
         self.to.saturating_sub(self.from) as u64
     }
 }

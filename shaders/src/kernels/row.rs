@@ -1,8 +1,9 @@
-//! Row kernels: normalisations and softmax, each in one dispatch.
+//! Row kernels: normalisations, softmax and reductions of rows read by fours.
 
 use crate::kernel::{Check, Family, Kernel};
 use crate::kernels::family;
-use crate::source::Const;
+use crate::kernels::reduce::Reduction;
+use crate::source::{Const, Element};
 use std::fmt;
 
 family! {
@@ -12,6 +13,10 @@ family! {
 family! {
     /// `wgsl/row_softmax.wgsl`.
     SOFTMAX, "row_softmax"
+}
+family! {
+    /// `wgsl/row_reduce.wgsl`.
+    REDUCE, "row_reduce"
 }
 
 /// Who works on one row.
@@ -53,19 +58,20 @@ impl Lanes {
             Lanes::Group { wg } => wg,
         }
     }
-    fn workgroup(self) -> u32 {
+    pub(super) fn workgroup(self) -> u32 {
         match self {
             Lanes::One { wg } | Lanes::Group { wg } => wg,
             Lanes::Subgroup { width } => width,
         }
     }
-    fn bytes(self) -> u32 {
+    /// Bytes of workgroup memory, `each` a lane.
+    pub(super) fn bytes(self, each: u32) -> u32 {
         match self {
             Lanes::One { .. } | Lanes::Subgroup { .. } => 0,
-            Lanes::Group { wg } => 4 * wg,
+            Lanes::Group { wg } => each * wg,
         }
     }
-    fn constraints(self, check: &mut Check) {
+    pub(super) fn constraints(self, check: &mut Check) {
         match self {
             Lanes::One { .. } => {}
             Lanes::Subgroup { width } => {
@@ -75,14 +81,14 @@ impl Lanes {
             Lanes::Group { wg } => check.power_of_two("workgroup", wg),
         }
     }
-    /// `fn NAME(x: f32, lane: u32) -> f32` for each name, combining as `combine` of `x` and `y` says.
-    fn functions(self, named: &[(&str, &str)]) -> String {
+    /// `fn NAME(x: TY, lane: u32) -> TY` for each name, combining as `combine` of `x` and `y` says.
+    pub(super) fn functions(self, ty: &str, named: &[(&str, &str)]) -> String {
         let mut out = String::new();
         if let Lanes::Group { wg } = self {
-            out += &format!("var<workgroup> shared_lanes: array<f32, {wg}>;\n");
+            out += &format!("var<workgroup> shared_lanes: array<{ty}, {wg}>;\n");
         }
         for (name, combine) in named {
-            out += &format!("fn {name}(start: f32, lane: u32) -> f32 {{\n    var x = start;\n");
+            out += &format!("fn {name}(start: {ty}, lane: u32) -> {ty} {{\n    var x = start;\n");
             match self {
                 Lanes::One { .. } => {}
                 Lanes::Subgroup { width } => {
@@ -198,13 +204,13 @@ impl Kernel for RowNorm {
         ]
     }
     fn generated(&self) -> Option<String> {
-        Some(self.lanes.functions(&[("all_sum", "x + y")]))
+        Some(self.lanes.functions("f32", &[("all_sum", "x + y")]))
     }
     fn workgroup(&self) -> [u32; 3] {
         [self.lanes.workgroup(), 1, 1]
     }
     fn workgroup_bytes(&self) -> u32 {
-        self.lanes.bytes()
+        self.lanes.bytes(4)
     }
     fn groups(&self) -> u64 {
         let lanes = self.rows as u64 * self.chunks as u64 * self.lanes.count() as u64;
@@ -252,13 +258,13 @@ impl Kernel for RowSoftmax {
         ]
     }
     fn generated(&self) -> Option<String> {
-        Some(self.lanes.functions(&[("all_sum", "x + y"), ("all_max", "max(x, y)")]))
+        Some(self.lanes.functions("f32", &[("all_sum", "x + y"), ("all_max", "max(x, y)")]))
     }
     fn workgroup(&self) -> [u32; 3] {
         [self.lanes.workgroup(), 1, 1]
     }
     fn workgroup_bytes(&self) -> u32 {
-        self.lanes.bytes()
+        self.lanes.bytes(4)
     }
     fn groups(&self) -> u64 {
         let lanes = self.rows as u64 * self.lanes.count() as u64;
@@ -266,5 +272,72 @@ impl Kernel for RowSoftmax {
     }
     fn iterations(&self) -> u64 {
         2 * self.len.div_ceil(4).div_ceil(self.lanes.count().max(1)) as u64 + 48
+    }
+}
+
+/// Fours that a lane of [`RowReduce`] combines before it adds to its value: bounds the growth of rounding errors.
+const BLOCK: u32 = 32;
+
+/// A reduction of rows that are read by fours.
+///
+/// Hooks: `fn load(row: u32, quad: u32) -> vec4<A>` for elements 4·quad to 4·quad + 3, of which those outside from..to do not
+/// count; `store` and `partial` as for [`Reduction`].
+/// Constraints: those of [`Reduction`] and [`Lanes`]; `not-empty` (a row); `chunk-multiple` (from a multiple of 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RowReduce {
+    /// What is reduced.
+    pub reduction: Reduction,
+    /// Who works on a row.
+    pub lanes: Lanes,
+    /// As in [`RowNorm`].
+    pub rolled: bool,
+}
+
+impl RowReduce {
+    /// Loop iterations of an invocation, for `count` elements of a row.
+    pub fn iterations_of(count: u64, lanes: Lanes) -> u64 {
+        let fours = count.div_ceil(4).div_ceil(lanes.count().max(1) as u64);
+        fours + fours.div_ceil(BLOCK as u64) + 16
+    }
+}
+
+impl Kernel for RowReduce {
+    fn family(&self) -> &'static Family {
+        &REDUCE
+    }
+    fn constraints(&self, check: &mut Check) {
+        self.reduction.constraints(check);
+        check.extent("len", self.reduction.len);
+        check.that(self.reduction.from.is_multiple_of(4), "chunk-multiple", "a multiple of 4", self.reduction.from);
+        check.that(self.reduction.len <= 1 << 30, "extent", "a row of at most 2^30", self.reduction.len);
+        self.lanes.constraints(check);
+    }
+    fn constants(&self) -> Vec<(&'static str, Const)> {
+        let mut constants = self.reduction.constants(self.lanes.workgroup());
+        constants.push(("LANES", Const::U32(self.lanes.count())));
+        constants.push(("BLOCK", Const::U32(BLOCK)));
+        constants.push(("ROLLED", Const::Bool(self.rolled)));
+        constants
+    }
+    fn element(&self) -> Option<Element> {
+        Some(self.reduction.element)
+    }
+    fn generated(&self) -> Option<String> {
+        let Reduction { kind, element, .. } = self.reduction;
+        let across = self.lanes.functions("A", &[("all_combined", "combine(x, y)")]);
+        Some(format!("{}\n{}\n{across}", kind.functions(element), kind.by_fours()))
+    }
+    fn workgroup(&self) -> [u32; 3] {
+        [self.lanes.workgroup(), 1, 1]
+    }
+    fn workgroup_bytes(&self) -> u32 {
+        self.lanes.bytes(4)
+    }
+    fn groups(&self) -> u64 {
+        let lanes = self.reduction.rows as u64 * self.lanes.count() as u64;
+        lanes.div_ceil(self.lanes.workgroup().max(1) as u64)
+    }
+    fn iterations(&self) -> u64 {
+        RowReduce::iterations_of(self.reduction.count(), self.lanes)
     }
 }

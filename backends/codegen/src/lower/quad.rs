@@ -10,12 +10,23 @@ pub(super) fn load4(
     len: u64,
     at: &dyn Fn(&Index) -> Vec<Index>,
 ) -> Result<String, Diagnostic> {
+    fours_of(e, "f32", quad, len, &|e, k| e.value(id, &at(k)))
+}
+
+/// As [`load4`], of what `load` gives, in vectors of the type `a`.
+pub(super) fn fours_of(
+    e: &mut Emitter,
+    a: &str,
+    quad: &Index,
+    len: u64,
+    load: &dyn Fn(&mut Emitter, &Index) -> Result<String, Diagnostic>,
+) -> Result<String, Diagnostic> {
     let mut lanes = Vec::new();
     for lane in 0..4 {
         let k = quad.times(4).plus(lane).at_most(len - 1);
-        lanes.push(e.value(id, &at(&k))?);
+        lanes.push(load(e, &k)?);
     }
-    Ok(format!("vec4<f32>({})", lanes.join(", ")))
+    Ok(format!("vec4<{a}>({})", lanes.join(", ")))
 }
 
 /// The statement that returns [`load4`]'s vector, 0 beyond the row.

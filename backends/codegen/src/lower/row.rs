@@ -6,9 +6,9 @@ use selvedge_shaders::kernels::row::{Lanes, Phase, RowNorm, RowSoftmax};
 use std::rc::Rc;
 
 /// Rows from which the device is busy with a workgroup or subgroup each; long rows are cut where there are fewer.
-const BUSY_ROWS: u64 = 64;
+pub(super) const BUSY_ROWS: u64 = 64;
 /// Elements of a chunk of a row that is cut.
-const CHUNK: u64 = 4096;
+pub(super) const CHUNK: u64 = 4096;
 /// Chunks of a row.
 const MAX_CHUNKS: u64 = 256;
 
@@ -18,7 +18,7 @@ pub(super) fn width(target: &Target) -> Option<u32> {
 }
 
 /// The lanes for rows of `len`, the default first.
-fn lanes(target: &Target, len: u64, contiguous: bool) -> Vec<Lanes> {
+pub(super) fn lanes(target: &Target, len: u64, contiguous: bool) -> Vec<Lanes> {
     let one = Lanes::One { wg: workgroup(target, 64) };
     let group = |wg| Lanes::Group { wg: workgroup(target, wg) };
     if !contiguous || len <= 16 {

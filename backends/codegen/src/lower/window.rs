@@ -42,7 +42,8 @@ pub(super) fn lower<'a>(
                 Ok(format!("({value} * {factor})"))
             };
             let len = inputs * taps_of(window);
-            Rows { rows, len, out_sizes, kind: Kind::Fold(Combine::Sum), element }.jobs(lowering, epilogue, load)
+            Rows { rows, len, out_sizes, kind: Kind::Fold(Combine::Sum), element, contiguous: false }
+                .jobs(lowering, epilogue, load)
         }
         (WindowKind::Conv, None) => Err(internal("a convolution without a kernel")),
         (WindowKind::Sum | WindowKind::Max, _) => {
@@ -52,7 +53,8 @@ pub(super) fn lower<'a>(
                 let at = coordinates(row, &sizes);
                 read(e, [at[0].clone(), at[1].clone()], &at[2..], &coordinates(k, &taps))
             };
-            Rows { rows, len: taps_of(window), out_sizes, kind, element }.jobs(lowering, epilogue, load)
+            Rows { rows, len: taps_of(window), out_sizes, kind, element, contiguous: false }
+                .jobs(lowering, epilogue, load)
         }
     }
 }
