@@ -13,7 +13,7 @@ use selvedge_shaders::kernels::reduce::{Combine, ReduceGroup, ReduceLane, Reduct
 use selvedge_shaders::kernels::row::{Lanes, RowReduce};
 use selvedge_shaders::kernels::scan::Scan;
 use selvedge_shaders::kernels::scatter::{Scatter, Write};
-use selvedge_shaders::kernels::topk::Topk;
+use selvedge_shaders::kernels::topk::{Topk, TopkSelect};
 use selvedge_shaders::source::Element;
 
 /// Reproducible words.
@@ -436,6 +436,73 @@ fn topk_ranks_with_ties() {
                     }
                     assert_eq!(got[..rows * k], want, "{rows} x {len}, k {k}, largest {largest}");
                 }
+            }
+        }
+    }
+}
+
+/// `load` by fours of words of `b0`, and `store`, of a selection.
+fn select_hooks(len: usize, k: usize, convert: &str) -> String {
+    let word = |lane: u32| format!("word(row * {len}u + min(quad * 4u + {lane}u, {len}u - 1u))");
+    format!(
+        "fn word(i: u32) -> A {{ return {convert}(b0[i >> 2u][i & 3u]); }}
+         fn load(row: u32, quad: u32) -> vec4<A> {{ return vec4<A>({}, {}, {}, {}); }}
+         fn store(row: u32, rank: u32, index: i32) {{ let i = row * {k}u + rank; b1[i >> 2u][i & 3u] = bitcast<u32>(index); }}",
+        word(0),
+        word(1),
+        word(2),
+        word(3)
+    )
+}
+
+/// Every way to share a row.
+fn shared_lanes() -> Vec<Lanes> {
+    let subgroup = gpu().subgroup.map(|width| Lanes::Subgroup { width });
+    [Lanes::Group { wg: 32 }, Lanes::Group { wg: 1 }].into_iter().chain(subgroup).collect()
+}
+
+#[test]
+fn selections_agree_with_sorting() {
+    const ELEMENTS: [(Element, &str); 3] =
+        [(Element::F32, "f32(bitcast<i32>"), (Element::I32, "(bitcast<i32>"), (Element::U32, "(")];
+    let shapes = [(1usize, 1usize, 1usize), (4, 37, 5), (3, 20, 20), (5, 300, 70), (2, 1024, 64), (70, 5, 2)];
+    for (i, (rows, len, k)) in shapes.into_iter().enumerate() {
+        for (round, range) in [7u32, 100_000, 1].into_iter().enumerate() {
+            let word = |w: u32| (w % range).wrapping_sub(range / 2);
+            let data: Vec<u32> = words(rows * len, 77).into_iter().map(word).collect();
+            let (element, convert) = ELEMENTS[(i + round) % 3];
+            let hooks = select_hooks(len, k, convert).replace("[i & 3u]);", "[i & 3u]));");
+            let value = |x: u32| if element == Element::U32 { x as i64 } else { x as i32 as i64 };
+            for largest in [true, false] {
+                let mut want = Vec::new();
+                for row in data.chunks(len) {
+                    let mut order: Vec<usize> = (0..len).collect();
+                    order.sort_by_key(|&i| if largest { -value(row[i]) } else { value(row[i]) });
+                    want.extend(order[..k].iter().map(|&i| i as u32));
+                }
+                for lanes in shared_lanes() {
+                    let [rows, len, k] = [rows, len, k].map(|x| x as u32);
+                    let kernel = TopkSelect { rows, len, k, largest, element, lanes, rolled: round % 2 == 0 };
+                    let got = run(&kernel, &hooks, &[input(&data), output(&vec![9999u32; want.len()])]);
+                    assert_eq!(got, want, "{rows} x {len}, k {k}, largest {largest}, {element:?}, {lanes}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn selections_take_zeros_infinities_and_nans_in_order() {
+    let infinity = f32::INFINITY;
+    let data = [f32::NAN, 0.0, -0.0, 3.0, -f32::NAN, -infinity, infinity, -2.0, f32::MIN_POSITIVE, -infinity, f32::NAN];
+    for (largest, want) in [(true, [6, 3, 8, 1, 2, 7, 0, 4, 5, 9, 10]), (false, [5, 9, 7, 1, 2, 8, 3, 0, 4, 6, 10])] {
+        for lanes in shared_lanes() {
+            for k in [1usize, 4, 8, 11] {
+                let element = Element::F32;
+                let kernel = TopkSelect { rows: 1, len: 11, k: k as u32, largest, element, lanes, rolled: true };
+                let hooks = select_hooks(11, k, "bitcast<f32>");
+                let got = run(&kernel, &hooks, &[input(&data), output(&vec![99u32; k])]);
+                assert_eq!(got, want[..k], "largest {largest}, {lanes}");
             }
         }
     }

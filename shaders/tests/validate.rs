@@ -18,12 +18,13 @@ use selvedge_shaders::kernels::reduce::{Combine, ReduceGroup, ReduceLane, Reduct
 use selvedge_shaders::kernels::row::{Lanes, Phase, RowNorm, RowReduce, RowSoftmax};
 use selvedge_shaders::kernels::scan::Scan;
 use selvedge_shaders::kernels::scatter::{Scatter, Write};
-use selvedge_shaders::kernels::topk::Topk;
+use selvedge_shaders::kernels::topk::{Topk, TopkSelect};
 use selvedge_shaders::memory::{self, Layout};
 use selvedge_shaders::scalar::{self, emit};
 use selvedge_shaders::source::{Access, Element};
 
-const GENERATED: [&str; 21] = [
+const GENERATED: [&str; 22] = [
+    "key_of",
     "combine",
     "combine4",
     "all_combined",
@@ -145,6 +146,10 @@ fn row_kernels_validate() {
                     let reduction = Reduction { from: 8, to: 30, ..Reduction::new(rows, len + 33, kind, element) };
                     check(&RowReduce { reduction, lanes, rolled: false });
                 }
+                if !matches!(lanes, Lanes::One { .. }) {
+                    let largest = len % 4 == 0;
+                    check(&TopkSelect { rows, len, k: len.min(9), largest, element, lanes, rolled: largest });
+                }
             }
         }
         let chunked = RowNorm {
@@ -233,6 +238,10 @@ fn illegal_parameters_name_their_constraint() {
     assert_eq!(of(&ContractCooperative { bk: 24, ..ContractCooperative::new(product, 16, 8) }), "staging");
     assert_eq!(of(&ContractCooperative { rm: 9, rn: 8, ..ContractCooperative::new(product, 8, 8) }), "matrices");
     assert_eq!(of(&Topk::new(1, 3, 4, true, Element::F32)), "k");
+    let select = TopkSelect { rows: 1, len: 99, k: 3, largest: true, element: Element::F32, lanes, rolled: false };
+    assert_eq!(of(&TopkSelect { k: 100, ..select }), "k");
+    assert_eq!(of(&TopkSelect { lanes: Lanes::One { wg: 64 }, ..select }), "lanes");
+    assert_eq!(of(&TopkSelect { len: 5000, k: 5000, ..select }), "workgroup-memory");
     let error = Map::new(0).check(&Limits::PORTABLE).expect_err("illegal").to_string();
     assert_eq!(error, "kernel `map`, constraint `not-empty`: expected count of at least 1, found 0");
 }

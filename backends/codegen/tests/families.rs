@@ -196,7 +196,18 @@ fn scans_topk_gather_and_scatter() {
         let body = format!("  %y = scatter %x, %i, %u kind={} axis={axis} batch=0 : {x}", ["add", "set"][case % 2]);
         cases.push([format!("%x: {x}, %i: {i}, %u: {out}"), x, body]);
     }
-    check(&module(cases), &["scan", "topk", "scatter", "map"]);
+    // Longer rows are searched: of any length, with ties, next to each other or apart, behind maps.
+    for (i, (len, k)) in [(33, 1), (64, 64), (385, 30), (1024, 100)].into_iter().enumerate() {
+        let dtype = ["i32", "f32", "bf16", "f16"][i];
+        let largest = i % 2 == 0;
+        let body = format!(
+            "  %m = map %x body={{x| x * x}} : {dtype}[5,{len}]\n  %y = topk %m k={k} axis=1 largest={largest} : i32[5,{k}]"
+        );
+        cases.push([format!("%x: {dtype}[5,{len}]"), format!("i32[5,{k}]"), body]);
+        let body = format!("  %y = topk %x k={k} axis=0 largest={largest} : i32[{k},2,3]");
+        cases.push([format!("%x: {dtype}[{len},2,3]"), format!("i32[{k},2,3]"), body]);
+    }
+    check(&module(cases), &["scan", "topk", "topk_select", "scatter", "map"]);
 }
 
 #[test]

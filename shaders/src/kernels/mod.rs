@@ -33,7 +33,7 @@ macro_rules! family {
 pub(crate) use family;
 
 /// Every family, in reading order.
-pub fn catalogue() -> [&'static Family; 16] {
+pub fn catalogue() -> [&'static Family; 17] {
     [
         &map::FAMILY,
         &reduce::LANE,
@@ -51,5 +51,6 @@ pub fn catalogue() -> [&'static Family; 16] {
         &scan::FAMILY,
         &scatter::FAMILY,
         &topk::FAMILY,
+        &topk::SELECT,
     ]
 }

@@ -11,6 +11,7 @@ mod quad;
 mod reduce;
 mod row;
 mod scan;
+mod topk;
 mod window;
 
 use crate::access::{Access, LANES, TensorId};
@@ -93,8 +94,8 @@ pub fn lower<'a>(lowering: &mut Lowering<'a, '_>, unit: &Unit) -> Result<Vec<Job
         Op::Contract(contract) => contract::lower(lowering, epilogue, contract, args[0], args[1]),
         Op::Window(window) => window::lower(lowering, epilogue, window, args),
         Op::Scan(scan) => scan::lower(lowering, epilogue, scan, args[0]),
-        Op::Scatter(scatter) => index::scatter(lowering, epilogue, scatter, args),
-        Op::Topk(topk) => index::topk(lowering, epilogue, topk, args[0]),
+        Op::Scatter(scatter) => index::lower(lowering, epilogue, scatter, args),
+        Op::Topk(topk) => topk::lower(lowering, epilogue, topk, args[0]),
         Op::Map(_)
         | Op::Transpose(_)
         | Op::Reshape(_)
