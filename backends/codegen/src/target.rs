@@ -23,8 +23,8 @@ pub struct Target {
     pub max_iterations: u32,
     /// `shader-f16` is there.
     pub f16: bool,
-    /// 64-bit integers are there, and a load costs by its components, whatever their width (llvmpipe): buffers are read and
-    /// written by pairs of words.
+    /// 64-bit integers are there, and a load costs by its components, whatever their width (llvmpipe on processors that do not gather):
+    /// buffers are read and written by pairs of words.
     #[serde(default)]
     pub wide: bool,
     /// A GPU: workgroup memory is much faster than what lies behind it, and operands are staged there.

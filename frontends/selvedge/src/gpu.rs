@@ -82,11 +82,20 @@ pub fn target(facts: &DeviceFacts) -> Target {
         f16: facts.f16,
         gpu: ["discrete", "integrated", "virtual"].contains(&facts.kind.as_str()),
         cooperative: facts.cooperative.clone(),
-        wide: facts.int64 && facts.driver.contains("llvmpipe"),
+        wide: facts.int64 && facts.driver.contains("llvmpipe") && !gathers(),
         subgroup: facts.subgroup.map(|(min, max)| Subgroups { min, max }),
         rates: rates(&facts.kind),
         ..Target::portable()
     }
+}
+
+/// True if this processor's vectors are gathered from memory by instructions that llvmpipe uses for words: then loads by pairs cost twice as
+/// much (docs/PERFORMANCE.md), and their 512-bit vectors take units away from arithmetic.
+fn gathers() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("avx512f");
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
 }
 
 /// What the kind of an adapter says of its speed.
