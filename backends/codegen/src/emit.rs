@@ -432,16 +432,17 @@ impl<'a, 'b, 'c> Emitter<'a, 'b, 'c> {
             }
             if low < *start {
                 let i = self.index(i);
-                tests.push(format!("({i}) >= {start}u"));
+                tests.push(format!("(({i}) >= {start}u)"));
             }
             if high >= start + size {
                 let i = self.index(i);
-                tests.push(format!("({i}) < {}u", start + size));
+                tests.push(format!("(({i}) < {}u)", start + size));
             }
         }
         match tests.is_empty() {
             true => Inside::Always,
-            false => Inside::When(self.bind(tests.join(" && "))),
+            // Not `&&`, which is a branch: SwiftShader takes seconds to compile a hundred of them.
+            false => Inside::When(self.bind(tests.join(" & "))),
         }
     }
 }

@@ -185,10 +185,10 @@ fn step(a: &Attention) -> String {
             if guarded {
                 let mut tests = Vec::new();
                 if !whole {
-                    tests.push(format!("m + {c}u < end"));
+                    tests.push(format!("(m + {c}u < end)"));
                 }
                 if a.causal {
-                    tests.push(format!("m{c} <= n{j}"));
+                    tests.push(format!("(m{c} <= n{j})"));
                 }
                 if window {
                     tests.push(format!("near(n{j}, m{c})"));
@@ -196,7 +196,8 @@ fn step(a: &Attention) -> String {
                 if a.masked {
                     tests.push(format!("seen(batch, n{j}, m{c})"));
                 }
-                line(format!("let r{j}_{c} = {};", tests.join(" && ")));
+                // Not `&&`, which is a branch: SwiftShader's compiler runs out of memory on a hundred of them.
+                line(format!("let r{j}_{c} = {};", tests.join(" & ")));
                 // Below whatever a bias makes of a key that is there.
                 line(format!("s{j}_{c} = select(-3.4028234e38f, s{j}_{c}, r{j}_{c});"));
             }
@@ -295,7 +296,7 @@ fn windowed(a: &Attention, w: Window) -> String {
     let (th, tw, kb) = (w.tile_height, w.tile_width, a.kb);
     let tiles_x = w.width.div_ceil(tw);
     let distance = match w.square {
-        true => "abs(dy) < RADIUS && abs(dx) < RADIUS",
+        true => "(abs(dy) < RADIUS) & (abs(dx) < RADIUS)",
         false => "dy * dy + dx * dx < RADIUS * RADIUS",
     };
     let mut out = format!(
@@ -314,7 +315,7 @@ fn near(n: u32, m: u32) -> bool {{
     let at = max(m, TEXT) - TEXT;
     let dy = i32(n / WIDTH) - i32(at / WIDTH);
     let dx = i32(n % WIDTH) - i32(at % WIDTH);
-    return m < TEXT || ({distance});
+    return (m < TEXT) | ({distance});
 }}
 ",
         w.text,
