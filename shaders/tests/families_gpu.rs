@@ -329,6 +329,10 @@ fn contractions_match_f64() {
         check_product(product, &sliced, &[0, 16, 40, 45]);
         if let Some(width) = width {
             check_product(product, &|p| Box::new(ContractSubgroup::new(p, width)), &[0, 16, 40, 45]);
+            let double = move |p| -> Box<dyn Kernel> {
+                Box::new(ContractSubgroup { rm: 12, fours: 2, ..ContractSubgroup::new(p, width) })
+            };
+            check_product(Product::new(2, 19, 70, 48, b_order), &double, &[0, 16, 40, 48]);
         }
     }
 }

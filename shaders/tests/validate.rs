@@ -23,7 +23,7 @@ use selvedge_shaders::memory::{self, Layout};
 use selvedge_shaders::scalar::{self, emit};
 use selvedge_shaders::source::{Access, Element};
 
-const GENERATED: [&str; 22] = [
+const GENERATED: [&str; 23] = [
     "key_of",
     "combine",
     "combine4",
@@ -32,6 +32,7 @@ const GENERATED: [&str; 22] = [
     "precedes",
     "written",
     "step",
+    "advance",
     "places",
     "take_rows",
     "stage_b",
@@ -115,6 +116,7 @@ fn contraction_tiles_validate() {
                 }
             }
         }
+        check(&ContractSubgroup { fours: 2, ..ContractSubgroup::new(Product::new(2, 9, 70, 24, b_order), 8) });
         check(&Contract::new(Product { from: 4, to: 8, ..Product::new(1, 9, 9, 33, b_order) }));
         check(&Contract::new(Product { from: 32, to: 33, ..Product::new(1, 9, 9, 33, b_order) }));
     }
@@ -231,6 +233,8 @@ fn illegal_parameters_name_their_constraint() {
     assert_eq!(of(&Contract { rn: 6, ..Contract::new(product) }), "register-tile");
     assert_eq!(of(&ContractSubgroup::new(product, 12)), "subgroup-width");
     assert_eq!(of(&ContractSubgroup { rm: 64, rn: 8, ..ContractSubgroup::new(product, 8) }), "register-tile");
+    let odd = Product { to: 4, ..product };
+    assert_eq!(of(&ContractSubgroup { fours: 2, ..ContractSubgroup::new(odd, 8) }), "fours");
     assert_eq!(of(&ContractShared { slices: 8, ..ContractShared::new(product) }), "slices");
     assert_eq!(of(&ContractShared { bk: 6, ..ContractShared::new(product) }), "staging");
     assert_eq!(of(&ContractShared { bk: 64, ..ContractShared::new(product) }), "workgroup-memory");

@@ -9,6 +9,7 @@ const TILES_N: u32 = 1u;
 const RM: u32 = 1u;
 const RN: u32 = 4u;
 const WIDTH: u32 = 8u;
+const FOURS: u32 = 1u;
 const GROUPS_X: u32 = 1u;
 const LAST_N: u32 = N - 1u;
 
@@ -18,8 +19,8 @@ const TAKEN: u32 = 1u;
 // What the hooks want to know of the tile's rows and columns.
 struct Places { a0: u32, b00: u32 }
 fn places(batch: u32, m: u32, n: u32, lane: u32) -> Places { return Places(row_a(batch, m), column_b(batch, n)); }
-// Adds k..k+3 to the tile whose first row is `m`; its fours of columns start at n, n + STRIDE_N, …
-fn step(c: ptr<function, Tile>, places: Places, batch: u32, m: u32, n: u32, k: u32, lane: u32) {
+// Adds FOURS fours of K, the first k..k+3, to the tile whose first row is `m`; its fours of columns start at n, n + STRIDE_N, …
+fn advance(c: ptr<function, Tile>, places: Places, batch: u32, m: u32, n: u32, k: u32, lane: u32) {
     (*c)[0] += load_a(places.a0, batch, m, k).x * load_b(places.b00, batch, k, n);
 }
 // Gives the tile's first TAKEN rows and moves the others up.

@@ -1,7 +1,7 @@
 // Batched matrix product, subgroup delivery: a workgroup is one subgroup of WIDTH lanes and owns RM rows × WIDTH·RN
 // columns of C; lanes load different rows of A and hand them out, and load their own columns of B.
-// Constants: BATCH, M, N, K, FROM..TO of K; RM, RN, WIDTH; TILES_M × TILES_N workgroups a batch, down M first; GROUPS_X.
-// Generated: Tile, Rows, Places, places, TAKEN, step, take_rows, LAST_N.
+// Constants: BATCH, M, N, K, FROM..TO of K; RM, RN, WIDTH; FOURS of K an iteration; TILES_M × TILES_N workgroups a batch, down M first; GROUPS_X.
+// Generated: Tile, Rows, Places, places, TAKEN, advance, take_rows, LAST_N.
 // Hooks: row_a(batch, m), load_a(row, batch, m, k), column_b(batch, n), load_b(column, batch, k, n), store(batch, m, n, value),
 // partial(batch, m, n).
 
@@ -19,8 +19,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
     let n = (index / TILES_M % TILES_N * (WIDTH * RN)) + lane * 4u;
     let places = places(batch, m, n, lane);
     var c: Tile;
-    for (var k = FROM; k < TO; k += 4u) {
-        step(&c, places, batch, m, n, k, lane);
+    for (var k = FROM; k < TO; k += 4u * FOURS) {
+        advance(&c, places, batch, m, n, k, lane);
     }
     let end = min(m + RM, M);
     for (var first = m; first < end; first += TAKEN) {

@@ -49,7 +49,10 @@ impl std::fmt::Display for Choice {
                 write!(f, "shared {}x{} wg {}x{} bk {}", c.rm, c.rn, c.wg_m, c.wg_n, c.bk)?;
                 if c.slices > 1 { write!(f, " slices {}", c.slices) } else { Ok(()) }
             }
-            Choice::Subgroup(c) => write!(f, "subgroup {}x{}", c.rm, c.rn),
+            Choice::Subgroup(c) => {
+                write!(f, "subgroup {}x{}", c.rm, c.rn)?;
+                if c.fours > 1 { write!(f, " k{}", 4 * c.fours) } else { Ok(()) }
+            }
             Choice::Cooperative(c) => {
                 write!(f, "cooperative {} {}x{} sg {}x{} bk {}", c.size, c.rm, c.rn, c.sg_m, c.sg_n, c.bk)
             }
@@ -95,7 +98,8 @@ pub fn candidates(product: Product, halves: bool, of: &Capabilities) -> Vec<Choi
     let mut classes = Vec::new();
     for rn in [8, 4] {
         classes.push(direct(product, rn, of));
-        classes.push(subgroup(product, rn, of));
+        classes.push(subgroup(product, rn, 1, of));
+        classes.push(subgroup(product, rn, 2, of));
     }
     classes.push(shared(product, of));
     if halves {
@@ -140,6 +144,8 @@ const BROADCAST: f64 = 0.2;
 /// ones take.
 const SMALL: u32 = 112;
 const LARGE: f64 = 1.15;
+/// What two fours of K an iteration take of the time of one.
+const DOUBLE: f64 = 0.9;
 /// How much longer a GPU takes with operands out of its caches than out of workgroup memory.
 const UNSTAGED: f64 = 3.0;
 
@@ -169,17 +175,23 @@ fn direct(product: Product, rn: u32, of: &Capabilities) -> Vec<(f64, Choice)> {
         .collect()
 }
 
-fn subgroup(product: Product, rn: u32, of: &Capabilities) -> Vec<(f64, Choice)> {
-    let widths = of.subgroup.filter(|width| (4..=of.limits.invocations.min(128)).contains(width));
+fn subgroup(product: Product, rn: u32, fours: u32, of: &Capabilities) -> Vec<(f64, Choice)> {
+    // Two fours an iteration: on processors that gather words only, whose caches hold such a step, and in tiles as small.
+    let least = if fours == 1 { 4 } else { 8 };
+    if fours > 1 && (of.wide || of.gpu) {
+        return Vec::new();
+    }
+    let (elements, gain) = if fours == 1 { (192, 1.0) } else { (128, DOUBLE) };
+    let widths = of.subgroup.filter(|width| (least..=of.limits.invocations.min(128)).contains(width));
     // Fours of columns of one row each are too little of a row at a time: measured at a third of the speed.
     let narrow = |width: u32| rn == 4 && product.b_order == BOrder::NContiguous && product.n > 4 * width;
     let Some(width) = widths.filter(|width| !narrow(*width)) else { return Vec::new() };
-    let tiles = (1..=192 / rn).rev().filter(|rm| *rm <= 32);
+    let tiles = (1..=elements / rn).rev().filter(|rm| *rm <= 32);
     tiles
         .map(|rm| {
-            let kernel = ContractSubgroup { product, width, rm, rn };
+            let kernel = ContractSubgroup { product, width, rm, rn, fours };
             let lanes = kernel.groups() * width as u64;
-            (cost(of, lanes, rm.div_ceil(width), rm, (rm, rn)), Choice::Subgroup(kernel))
+            (cost(of, lanes, rm.div_ceil(width), rm, (rm, rn)) * gain, Choice::Subgroup(kernel))
         })
         .collect()
 }

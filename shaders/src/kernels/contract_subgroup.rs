@@ -16,7 +16,7 @@ family! {
 ///
 /// Legal only on adapters whose least and largest subgroup width are both `width`. Hooks as for
 /// [`Product`]. Constraints: those of [`Product`]; `subgroup-width` (power of two, 4 to 128); `register-tile` (rm 1
-/// to 64, rn 4, 8, 12 or 16, at most 256 elements).
+/// to 64, rn 4, 8, 12 or 16, at most 256 elements); `fours` (1 or 2 an iteration, whole iterations).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ContractSubgroup {
     /// What is computed.
@@ -27,12 +27,14 @@ pub struct ContractSubgroup {
     pub rm: u32,
     /// Columns a lane, a multiple of 4.
     pub rn: u32,
+    /// Fours of K an iteration: with two, drivers that keep the tile in memory under a mask do so half as often.
+    pub fours: u32,
 }
 
 impl ContractSubgroup {
     /// With the default tile.
     pub fn new(product: Product, width: u32) -> ContractSubgroup {
-        ContractSubgroup { product, width, rm: 16, rn: 8 }
+        ContractSubgroup { product, width, rm: 16, rn: 8, fours: 1 }
     }
     fn rows(&self) -> u32 {
         self.rm.max(1)
@@ -56,16 +58,27 @@ impl Kernel for ContractSubgroup {
             && self.rm * self.rn <= 256;
         let found = format!("{} x {}", self.rm, self.rn);
         check.that(legal, "register-tile", "1..=64 rows x 4, 8, 12 or 16 columns, at most 256 elements", found);
+        let Product { from, to, .. } = self.product;
+        let whole = self.fours == 1 || (self.fours == 2 && to.saturating_sub(from).is_multiple_of(8));
+        let found = format!("{} of {from}..{to}", self.fours);
+        check.that(whole, "fours", "1 an iteration, or 2 where K (or its chunk) is a multiple of 8", found);
     }
     fn constants(&self) -> Vec<(&'static str, Const)> {
         let mut constants = self.product.constants(self.rows(), self.columns());
-        for (name, x) in [("RM", self.rm), ("RN", self.rn), ("WIDTH", self.width)] {
+        for (name, x) in [("RM", self.rm), ("RN", self.rn), ("WIDTH", self.width), ("FOURS", self.fours)] {
             constants.push((name, Const::U32(x)));
         }
         constants
     }
     fn generated(&self) -> Option<String> {
-        Some(tile::step(self.rm, self.rn, self.product.b_order, Delivery::Broadcast { width: self.width }))
+        let step = tile::step(self.rm, self.rn, self.product.b_order, Delivery::Broadcast { width: self.width });
+        let mut advance =
+            "fn advance(c: ptr<function, Tile>, places: Places, batch: u32, m: u32, n: u32, k: u32, lane: u32) {\n"
+                .to_string();
+        for four in 0..self.fours {
+            advance += &format!("    step(c, places, batch, m, n, k + {}u, lane);\n", 4 * four);
+        }
+        Some(step + &advance + "}\n")
     }
     fn workgroup(&self) -> [u32; 3] {
         [self.width, 1, 1]
@@ -74,6 +87,6 @@ impl Kernel for ContractSubgroup {
         self.product.groups(self.rows(), self.columns())
     }
     fn iterations(&self) -> u64 {
-        self.product.steps() + tile::finishing(self.rm, self.rn)
+        self.product.steps().div_ceil(self.fours.max(1) as u64) + tile::finishing(self.rm, self.rn)
     }
 }
