@@ -206,18 +206,23 @@ fn compiled(
 
 /// Times all sides in turns.
 fn measure(request: &Request, subject: &Subject, device: &Device, sides: Vec<Side>) -> Result<Vec<Report>, Error> {
-    let mut sides: Vec<(Side, Vec<f64>)> = sides.into_iter().map(|side| (side, Vec::new())).collect();
+    /// With milliseconds of its runs and the least CPU time of one.
+    type Timed = (Side, Vec<f64>, Option<f64>);
+    let mut sides: Vec<Timed> = sides.into_iter().map(|side| (side, Vec::new(), None)).collect();
     let mut first = Vec::new();
-    for (side, _) in &mut sides {
+    for (side, _, _) in &mut sides {
         let ms = side.call(subject, &format!("first {}", subject.what.text()))?;
         first.push((ms, side.clock.now()));
     }
     for _ in 0..request.runs {
-        for (side, samples) in &mut sides {
+        for (side, samples, least_cpu) in &mut sides {
+            let before = cpu_ms();
             samples.push(side.time(subject)?);
+            let cpu = before.zip(cpu_ms()).map(|(before, after)| after - before);
+            *least_cpu = (*least_cpu).into_iter().chain(cpu).reduce(f64::min);
         }
     }
-    let report = |((mut side, mut samples), (first_run_ms, first_output_ms)): ((Side, Vec<f64>), (f64, f64))| {
+    let report = |((mut side, mut samples, cpu_ms), (first_run_ms, first_output_ms)): (Timed, (f64, f64))| {
         samples.sort_by(f64::total_cmp);
         let at = |q: f64| samples[((samples.len() - 1) as f64 * q).round() as usize];
         let median_ms = at(0.5);
@@ -250,6 +255,7 @@ fn measure(request: &Request, subject: &Subject, device: &Device, sides: Vec<Sid
             median_ms,
             min_ms: at(0.0),
             spread_ms: at(0.75) - at(0.25),
+            cpu_ms,
             runs: samples.len(),
             gflop: flops as f64 / 1e9,
             gflops: flops as f64 / 1e6 / median_ms,
@@ -286,6 +292,16 @@ fn by_kernels(
     }));
     let (dispatches, timestamps) = table::dispatches(session, function)?;
     Ok(Table { rows: table::rows(&dispatches), ceilings: table::ceilings(gpu)?, timestamps })
+}
+
+/// CPU time of all threads of this process in milliseconds, where Linux counts it.
+fn cpu_ms() -> Option<f64> {
+    let nanoseconds = |task: std::fs::DirEntry| -> Option<u64> {
+        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse().ok()
+    };
+    let tasks = std::fs::read_dir("/proc/self/task").ok()?;
+    Some(tasks.flatten().filter_map(nanoseconds).sum::<u64>() as f64 / 1e6)
 }
 
 /// Milliseconds since the process started.

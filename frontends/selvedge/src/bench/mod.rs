@@ -136,6 +136,9 @@ pub struct Report {
     pub min_ms: f64,
     /// Distance between the quartiles.
     pub spread_ms: f64,
+    /// Least CPU time of a run in milliseconds, all threads, where Linux counts it: what a software driver takes however busy the
+    /// machine is.
+    pub cpu_ms: Option<f64>,
     /// Measured runs.
     pub runs: usize,
     /// Floating-point operations of a run, in 10⁹, counted from its contractions: of a forward as the model writes it, of a step
@@ -206,7 +209,7 @@ impl Report {
             "hoisted": self.hoisted.as_ref().map(savings_json),
             "batch": self.batch, "size": self.size, "device": self.device, "driver": self.driver,
             "first_output_ms": self.first_output_ms, "first_run_ms": self.first_run_ms, "median_ms": self.median_ms, "min_ms": self.min_ms,
-            "spread_ms": self.spread_ms, "runs": self.runs, "gflop": self.gflop, "gflop_per_s": self.gflops,
+            "spread_ms": self.spread_ms, "cpu_ms": self.cpu_ms, "runs": self.runs, "gflop": self.gflop, "gflop_per_s": self.gflops,
             "compile_ms": stages,
             "dispatches": self.plan.map(|p| p.dispatches), "pipelines": self.plan.map(|p| p.pipelines),
             "planned_peak_bytes": self.plan.map(|p| p.peak_bytes), "allocated_bytes": self.allocated_bytes,
