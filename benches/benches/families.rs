@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Name, parameters and body of a function that returns %y.
-const PROGRAMS: [(&str, &str, &str); 19] = [
+const PROGRAMS: [(&str, &str, &str); 20] = [
     ("linear", "%a: f32[1024,1152], %b: f32[1152,1152]", "contract %a, %b spec=[ik,jk->ij] dtype=f32 : f32[1024,1152]"),
     (
         "linear_half",
@@ -62,6 +62,7 @@ const PROGRAMS: [(&str, &str, &str); 19] = [
     ("gelu", "%x: f32[1024,4608]", "map %x body={x| x * sigmoid(x * 1.702)} : f32[1024,4608]"),
     ("transpose", "%x: f32[1024,1152]", "transpose %x perm=[1,0] : f32[1152,1024]"),
     ("copy", "%x: f32[1024,1152]", "slice %x start=[256,0] end=[768,1152] step=[1,1] : f32[512,1152]"),
+    ("join", "%x: f32[1,24,154,64], %z: f32[1,24,1024,64]", "concat %x, %z axis=2 : f32[1,24,1178,64]"),
     ("scan", "%x: f32[256,4096]", "scan %x kind=sum axis=1 reverse=false exclusive=false : f32[256,4096]"),
     ("topk", "%x: f32[64,1024]", "topk %x k=64 axis=1 largest=true : i32[64,64]"),
 ];

@@ -3,8 +3,8 @@
 use crate::dtype::{elements, weight_bytes};
 use crate::error::Flaw;
 use crate::manifest::{
-    ALIGN, Access, Buffer, Copy, Dispatch, FORMAT, Manifest, Plan, PlanFunction, PlanSchedule, PlanTabulate, Port,
-    Region,
+    ALIGN, Access, Buffer, Copy, Dispatch, FORMAT, Manifest, Move, Plan, PlanFunction, PlanSchedule, PlanTabulate,
+    Port, Region,
 };
 use std::collections::{HashMap, HashSet};
 
@@ -151,7 +151,33 @@ impl PlanCheck<'_> {
             self.dispatch(dispatch, &format!("{place}.dispatches[{i}]"))?;
         }
         for (i, copy) in function.copies.iter().enumerate() {
-            self.copy(copy, &format!("{place}.copies[{i}]"))?;
+            self.copy(copy, &format!("{place}.copies[{i}]"), ALIGN)?;
+        }
+        let mut before = 0;
+        for (i, step) in function.moves.iter().enumerate() {
+            let place = format!("{place}.moves[{i}]");
+            let count = function.dispatches.len();
+            if step.after < before || step.after as usize > count {
+                let problem =
+                    format!("it is after {} of {count} dispatches, the one before after {before}", step.after);
+                return Err(Flaw::new(place, problem));
+            }
+            before = step.after;
+            self.step(step, &place)?;
+        }
+        Ok(())
+    }
+
+    fn step(&self, step: &Move, place: &str) -> Result<(), Flaw> {
+        for (i, copy) in step.copies.iter().enumerate() {
+            let place = format!("{place}.copies[{i}]");
+            self.copy(copy, &place, WORD)?;
+            if self.plan.buffers[copy.destination.buffer as usize].access == Access::Read {
+                return Err(Flaw::new(place, format!("buffer {} is read-only and written", copy.destination.buffer)));
+            }
+            if step.copies.iter().any(|other| overlap(&other.source, &copy.destination)) {
+                return Err(Flaw::new(place, format!("{} is copied over a source", show(&copy.destination))));
+            }
         }
         Ok(())
     }
@@ -190,9 +216,9 @@ impl PlanCheck<'_> {
         Ok(())
     }
 
-    fn copy(&self, copy: &Copy, place: &str) -> Result<(), Flaw> {
-        self.region(&copy.source, place)?;
-        self.region(&copy.destination, place)?;
+    fn copy(&self, copy: &Copy, place: &str, align: u64) -> Result<(), Flaw> {
+        self.inside(&copy.source, place, align)?;
+        self.inside(&copy.destination, place, align)?;
         let (from, to) = (show(&copy.source), show(&copy.destination));
         if copy.source.bytes != copy.destination.bytes || !copy.source.bytes.is_multiple_of(4) {
             return Err(Flaw::new(place, format!("{from} and {to} are not the same number of words")));

@@ -9,7 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Version of the format written by this crate; a reader refuses a later one.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// Alignment of regions and bindings in bytes: WebGPU's largest offset alignment.
 pub const ALIGN: u64 = 256;
@@ -220,10 +220,59 @@ pub struct PlanFunction {
     pub inputs: Vec<Port>,
     /// Named outputs.
     pub outputs: Vec<Port>,
-    /// Work of one compute pass, in order. Storage writes of a dispatch are visible to the next.
+    /// Its kernels' work, in order. Storage writes of a dispatch are visible to the next.
     pub dispatches: Vec<Dispatch>,
-    /// Copies after the pass: carried values and states to their homes. Sources and destinations do not overlap.
+    /// Values that are copied instead of computed, in order: each between two dispatches.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub moves: Vec<Move>,
+    /// Copies after all of them: carried values and states to their homes. Sources and destinations do not overlap.
     pub copies: Vec<Copy>,
+}
+
+impl PlanFunction {
+    /// Dispatches and moves in the order in which they run.
+    pub fn steps(&self) -> impl Iterator<Item = Step<'_>> {
+        let moves = |i: usize| self.moves.iter().filter(move |m| m.after as usize == i).map(Step::Move);
+        let each = self.dispatches.iter().enumerate();
+        each.flat_map(move |(i, d)| moves(i).chain([Step::Dispatch(i, d)])).chain(moves(self.dispatches.len()))
+    }
+}
+
+/// One thing that a function does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Step<'a> {
+    /// A dispatch, and its number.
+    Dispatch(usize, &'a Dispatch),
+    /// A value that is copied.
+    Move(&'a Move),
+}
+
+impl<'a> Step<'a> {
+    /// Value and operators.
+    pub fn label(self) -> &'a str {
+        match self {
+            Step::Dispatch(_, dispatch) => &dispatch.label,
+            Step::Move(moved) => &moved.label,
+        }
+    }
+}
+
+/// A value whose elements lie as they do elsewhere: a stored view, or a join of stored values.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Move {
+    /// How many of the function's dispatches run before it; later ones see what it wrote.
+    pub after: u32,
+    /// What is copied, in any order: whole words at multiples of 4 bytes. No destination overlaps a source.
+    pub copies: Vec<Copy>,
+    /// Value and operators, as of a dispatch: `%12 slice`.
+    pub label: String,
+    /// Call sites of the model code that the work comes from.
+    pub origins: Vec<String>,
+    /// Bytes read and written.
+    pub bytes: u64,
+    /// Those read that are weights, constants, and what `prepare` makes of them.
+    #[serde(default)]
+    pub weight_bytes: u64,
 }
 
 /// One dispatch.

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use selvedge_bundle::manifest::{FORMAT, Weight};
+use selvedge_bundle::manifest::{Copy, FORMAT, Weight};
 use selvedge_bundle::{Bundle, BundleError, UNHASHED, WeightBytes, read};
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -143,6 +143,26 @@ fn contents_that_do_not_fit_are_refused() {
         format!(
             "{step}.copies[0]: region 18446744073709551360+16 of buffer 1 reaches over the end of the buffer, which has 1024 bytes"
         )
+    );
+    let moves = format!("{step}.moves[0]");
+    assert_eq!(
+        refused(|m| m.plans[0].functions[0].moves[0].after = 2),
+        format!("{moves}: it is after 2 of 1 dispatches, the one before after 0")
+    );
+    assert_eq!(
+        refused(|m| m.plans[0].functions[0].moves[0].copies[0].source.offset = 262),
+        format!("{moves}.copies[0]: region 262+8 of buffer 1 does not start at a multiple of 4")
+    );
+    assert_eq!(
+        refused(|m| m.plans[0].functions[0].moves[0].copies[0].destination = region(0, 0, 8)),
+        format!("{moves}.copies[0]: buffer 0 is read-only and written")
+    );
+    assert_eq!(
+        refused(|m| {
+            let copy = Copy { source: region(1, 512, 8), destination: region(1, 768, 8) };
+            m.plans[0].functions[0].moves[0].copies.push(copy)
+        }),
+        format!("{moves}.copies[0]: region 512+8 of buffer 1 is copied over a source")
     );
     assert_eq!(
         refused(|m| m.plans[0].weights[1].region.offset = 0),

@@ -18,6 +18,7 @@ pub mod index;
 pub mod joins;
 pub mod lower;
 pub mod memory;
+pub mod moves;
 pub mod names;
 pub mod ports;
 pub mod probe;

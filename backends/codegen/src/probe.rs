@@ -41,7 +41,8 @@ pub fn plan() -> Compiled {
             weight_bytes: 0,
         };
         let (inputs, outputs, copies) = (Vec::new(), Vec::new(), Vec::new());
-        PlanFunction { name: name.to_string(), inputs, outputs, dispatches: vec![dispatch], copies }
+        let moves = Vec::new();
+        PlanFunction { name: name.to_string(), inputs, outputs, dispatches: vec![dispatch], moves, copies }
     };
     let stored = u64::from(arithmetic.invocations) * 16;
     let functions = vec![

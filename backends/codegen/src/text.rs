@@ -1,6 +1,8 @@
 //! The text form of a plan, for `--dump`, `explain` and golden tests. Equal plans have equal texts.
 
-use selvedge_bundle::manifest::{Access, Dispatch, Kernel, Manifest, Plan, PlanFunction, PlanSchedule, Port, Region};
+use selvedge_bundle::manifest::{
+    Access, Dispatch, Kernel, Manifest, Plan, PlanFunction, PlanSchedule, Port, Region, Step,
+};
 use std::fmt::Write;
 
 /// A plan as text: buffers, weights, functions dispatch by dispatch, schedule.
@@ -48,7 +50,17 @@ pub fn function(kernels: &[Kernel], f: &PlanFunction) -> String {
     let count = f.dispatches.len();
     line(&mut out, 0, format!("fn @{} {{ // {count} dispatches, {}, {}", f.name, count_of(flops, "flop"), size(bytes)));
     f.inputs.iter().for_each(|p| line(&mut out, 1, port("input", p)));
-    for d in &f.dispatches {
+    for step in f.steps() {
+        let d = match step {
+            Step::Dispatch(_, dispatch) => dispatch,
+            Step::Move(m) => {
+                line(&mut out, 1, format!("{} // copied, {}", m.label, size(m.bytes)));
+                for copy in &m.copies {
+                    line(&mut out, 2, format!("copy {} -> {}", place(&copy.source), place(&copy.destination)));
+                }
+                continue;
+            }
+        };
         let family = kernels.get(d.kernel as usize).map_or("?", |k| k.name.as_str());
         let [x, y, z] = d.groups;
         let bindings: Vec<String> = d.bindings.iter().map(place).collect();

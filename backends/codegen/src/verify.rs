@@ -5,7 +5,7 @@
 //! - P3 bindings are not larger, and not more, than the target allows; windows of one dispatch do not overlap.
 //! - P4 group counts are between 1 and the target's limit.
 //! - P5 buffers are not larger than the target allows, and their sizes are multiples of 256.
-//! - P6 copies are between regions of equal size that do not overlap.
+//! - P6 copies are between regions of equal size that do not overlap; those of a move begin at any word.
 //! - P7 weight slots cover their weights without gaps; ports hold their elements, a word each.
 //! - P8 what a dispatch reads, and what a function returns, is what was last written there; a dispatch writes no memory
 //!   that it reads as another tensor. (Checked while the plan is made: the plan itself does not say who reads.)
@@ -54,10 +54,11 @@ pub fn verify(plan: &Plan, manifest: &Manifest, target: &Target) -> Result<(), D
             let groups = dispatch.groups.iter().all(|g| (1..=target.max_groups).contains(g));
             check.that(groups, "P4", || format!("{place}, groups {:?}", dispatch.groups));
         }
-        for copy in &function.copies {
+        let moved = function.moves.iter().flat_map(|m| m.copies.iter().map(|copy| (copy, 4)));
+        for (copy, align) in function.copies.iter().map(|copy| (copy, ALIGN)).chain(moved) {
             let place = format!("@{} copy", function.name);
-            check.region(&place, &copy.source);
-            check.region(&place, &copy.destination);
+            check.aligned(&place, &copy.source, align);
+            check.aligned(&place, &copy.destination, align);
             let legal = copy.source.bytes == copy.destination.bytes && !overlap(&copy.source, &copy.destination);
             check.that(legal, "P6", || place);
         }
@@ -144,8 +145,11 @@ impl Check<'_> {
         }
     }
     fn region(&mut self, place: &str, region: &Region) {
+        self.aligned(place, region, ALIGN);
+    }
+    fn aligned(&mut self, place: &str, region: &Region, align: u64) {
         let size = self.plan.buffers.get(region.buffer as usize).map_or(0, |b| b.bytes);
-        let legal = region.offset.is_multiple_of(ALIGN) && region.offset + region.bytes <= size;
+        let legal = region.offset.is_multiple_of(align) && region.offset + region.bytes <= size;
         self.that(legal, "P1", || {
             format!("{place}: {} bytes at {} of buffer {}", region.bytes, region.offset, region.buffer)
         });
@@ -179,6 +183,7 @@ impl Check<'_> {
 mod tests {
     use super::*;
     use crate::{Options, compile};
+    use selvedge_bundle::manifest::{Copy, Move};
     use selvedge_ir::DType;
     use selvedge_shaders::memory::Layout;
 
@@ -197,7 +202,7 @@ fn @f(%x: f32[4,70]) -> f32[4,8] {
         let target = Target::portable();
         let compiled = compile(&module, &target, &Options::default()).expect("it compiles");
         type Damage = fn(&mut Plan);
-        let damages: [(&str, Damage); 9] = [
+        let damages: [(&str, Damage); 10] = [
             ("plan P1", |p| p.functions[0].inputs[0].regions[0].offset += 4),
             ("plan P1", |p| p.buffers[1].bytes -= ALIGN),
             ("plan P2", |p| p.functions[0].dispatches[0].kernel = 9),
@@ -205,6 +210,12 @@ fn @f(%x: f32[4,70]) -> f32[4,8] {
             ("plan P3", |p| p.functions[0].dispatches[0].bindings[2] = p.functions[0].dispatches[0].bindings[0]),
             ("plan P4", |p| p.functions[0].dispatches[0].groups[1] = 0),
             ("plan P5", |p| p.buffers[0].bytes = 1 << 40),
+            ("plan P6", |p| {
+                let region = p.functions[0].outputs[0].regions[0];
+                let copies = vec![Copy { source: region, destination: region }];
+                let (label, origins) = (String::new(), Vec::new());
+                p.functions[0].moves = vec![Move { after: 0, copies, label, origins, bytes: 0, weight_bytes: 0 }];
+            }),
             ("plan P7", |p| p.weights.clear()),
             ("plan P7", |p| p.functions[0].outputs[0].shape[0] = 5),
         ];

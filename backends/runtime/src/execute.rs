@@ -79,7 +79,7 @@ impl Session {
         Ok(())
     }
 
-    /// Records a function: one compute pass with its dispatches, then its copies. A function that should take longer than a
+    /// Records a function: compute passes with its dispatches, what is moved between them, then its copies. A function that should take longer than a
     /// submit may is submitted in parts; the last stays in the encoder that is returned.
     pub(crate) fn encode_function(
         &self,
@@ -99,8 +99,28 @@ impl Session {
         Ok(encoder)
     }
 
-    /// Records some dispatches of a function as one compute pass.
+    /// Records some dispatches of a function, with what is moved before each of them, and after the last.
     fn encode_part(&self, encoder: &mut wgpu::CommandEncoder, index: usize, part: Range<usize>) {
+        let function = &self.plan.functions[index];
+        let mut start = part.start;
+        for (k, step) in function.moves.iter().enumerate() {
+            let after = step.after as usize;
+            if part.contains(&after) || after == function.dispatches.len() && after == part.end {
+                self.encode_pass(encoder, index, start..after);
+                self.encode_move(encoder, index, k);
+                start = after;
+            }
+        }
+        self.encode_pass(encoder, index, start..part.end);
+    }
+
+    /// Records the copies of a move.
+    pub(crate) fn encode_move(&self, encoder: &mut wgpu::CommandEncoder, function: usize, number: usize) {
+        self.encode_all(encoder, &self.plan.functions[function].moves[number].copies);
+    }
+
+    /// Records dispatches that follow each other as one compute pass.
+    fn encode_pass(&self, encoder: &mut wgpu::CommandEncoder, index: usize, part: Range<usize>) {
         if part.is_empty() {
             return;
         }

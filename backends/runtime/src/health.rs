@@ -189,6 +189,9 @@ impl Session {
         }
         let mut known: Option<(&[Region], u64)> = None;
         for (i, regions) in written.iter().enumerate() {
+            if self.move_before(function, i, &place)? {
+                known = None;
+            }
             let before = match known {
                 Some((same, bad)) if same == regions => bad,
                 Some(_) | None => self.bad_words(regions)?,
@@ -213,11 +216,24 @@ impl Session {
             }
             known = Some((regions, after));
         }
+        self.move_before(function, count, &place)?;
         let mut encoder = self.encoder("search");
         self.encode_copies(&mut encoder, function);
         let submission = self.gpu.submit(Some(encoder.finish()), &place)?;
         self.gpu.wait(Some(submission), &place)?;
         Ok(None)
+    }
+
+    /// Submits what is moved before a dispatch; false if that is nothing.
+    fn move_before(&self, function: usize, dispatch: usize, place: &str) -> Result<bool, RuntimeError> {
+        let moves = self.plan.functions[function].moves.iter().enumerate();
+        let here: Vec<usize> = moves.filter(|(_, m)| m.after as usize == dispatch).map(|(k, _)| k).collect();
+        if here.is_empty() {
+            return Ok(false);
+        }
+        let mut encoder = self.encoder("search");
+        here.into_iter().for_each(|k| self.encode_move(&mut encoder, function, k));
+        self.gpu.submit(Some(encoder.finish()), place).map(|_| true)
     }
 
     /// Regions that a dispatch may write.

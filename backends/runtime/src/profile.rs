@@ -2,6 +2,7 @@
 
 use crate::error::RuntimeError;
 use crate::load::Session;
+use selvedge_bundle::manifest::Step;
 use std::time::Instant;
 
 /// Queries that a query set may hold, by WebGPU's limit.
@@ -16,16 +17,21 @@ pub struct Profile {
     pub timestamps: bool,
     /// In order.
     pub dispatches: Vec<DispatchTime>,
+    /// What is moved between them, in order.
+    pub moves: Vec<DispatchTime>,
 }
 
-/// The time of a dispatch.
+/// What times of moves have for a kernel.
+const COPY: &str = "copy";
+
+/// The time of a dispatch or a move.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DispatchTime {
     /// Value and operators: `%12 contract+map`.
     pub label: String,
     /// The kernel's name.
     pub kernel: String,
-    /// Distinct kernels have distinct numbers.
+    /// Distinct kernels have distinct numbers; all moves have one.
     pub index: u32,
     /// Where the compiler had a choice: key and candidate.
     pub choice: String,
@@ -56,6 +62,13 @@ pub struct Bench {
     pub spread: f64,
 }
 
+/// Number of a dispatch or a move.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Dispatch(usize),
+    Move(usize),
+}
+
 impl Session {
     /// Runs a function on what its regions hold, each dispatch in a pass of its own, and times the passes.
     ///
@@ -65,18 +78,20 @@ impl Session {
         let index = self.function_index(function)?;
         self.enter_for(function)?;
         let timestamps = self.gpu.facts().timestamps;
-        let count = self.plan.functions[index].dispatches.len();
+        let places = self.places(index);
+        let count = places.len();
         let mut times = Vec::with_capacity(count);
         if timestamps {
             for start in (0..count).step_by(QUERIES / 2) {
-                times.extend(self.time_on_device(index, start..count.min(start + QUERIES / 2))?);
+                let end = count.min(start + QUERIES / 2);
+                times.extend(self.time_on_device(index, &places[start..end])?);
             }
         } else {
             let first = Instant::now();
             let now = || first.elapsed().as_secs_f64() * 1e3;
-            for dispatch in 0..count {
+            for place in &places {
                 let begin = now();
-                self.run_passes(index, dispatch..dispatch + 1, None)?;
+                self.run_passes(index, std::slice::from_ref(place), None)?;
                 times.push((begin, now()));
             }
         }
@@ -85,19 +100,52 @@ impl Session {
         let submission = self.gpu.submit(Some(encoder.finish()), "profiling")?;
         self.gpu.wait(Some(submission), "profiling")?;
         let first = times.first().map_or(0.0, |t| t.0);
-        let dispatches =
-            self.plan.functions[index].dispatches.iter().zip(&times).map(|(dispatch, (start, end))| DispatchTime {
-                label: dispatch.label.clone(),
-                kernel: self.kernels[dispatch.kernel as usize].name.clone(),
-                index: dispatch.kernel,
-                choice: self.kernels[dispatch.kernel as usize].choice.clone(),
-                origins: dispatch.origins.clone(),
-                start_ms: start - first,
-                ms: end - start,
-                flops: dispatch.flops,
-                bytes: dispatch.bytes,
-            });
-        Ok(Profile { function: function.to_string(), timestamps, dispatches: dispatches.collect() })
+        let (mut dispatches, mut moves) = (Vec::new(), Vec::new());
+        for (place, (start, end)) in places.iter().zip(&times) {
+            let (start_ms, ms) = (start - first, end - start);
+            match *place {
+                Place::Dispatch(i) => {
+                    let dispatch = &self.plan.functions[index].dispatches[i];
+                    let kernel = &self.kernels[dispatch.kernel as usize];
+                    dispatches.push(DispatchTime {
+                        label: dispatch.label.clone(),
+                        kernel: kernel.name.clone(),
+                        index: dispatch.kernel,
+                        choice: kernel.choice.clone(),
+                        origins: dispatch.origins.clone(),
+                        start_ms,
+                        ms,
+                        flops: dispatch.flops,
+                        bytes: dispatch.bytes,
+                    });
+                }
+                Place::Move(i) => {
+                    let step = &self.plan.functions[index].moves[i];
+                    moves.push(DispatchTime {
+                        label: step.label.clone(),
+                        kernel: COPY.to_string(),
+                        index: u32::MAX,
+                        choice: String::new(),
+                        origins: step.origins.clone(),
+                        start_ms,
+                        ms,
+                        flops: 0,
+                        bytes: step.bytes,
+                    });
+                }
+            }
+        }
+        Ok(Profile { function: function.to_string(), timestamps, dispatches, moves })
+    }
+
+    /// What a function does, in order.
+    fn places(&self, index: usize) -> Vec<Place> {
+        let mut moves = 0..;
+        let place = |step| match step {
+            Step::Dispatch(i, _) => Place::Dispatch(i),
+            Step::Move(_) => Place::Move(moves.next().unwrap_or(0)),
+        };
+        self.plan.functions[index].steps().map(place).collect()
     }
 
     /// Runs a function on what its regions hold: milliseconds from its submit to its end.
@@ -122,9 +170,9 @@ impl Session {
         Ok(Bench::new(first, samples))
     }
 
-    /// Start and end of some dispatches in milliseconds of the device's clock, by timestamps at the ends of their passes.
-    fn time_on_device(&mut self, index: usize, range: std::ops::Range<usize>) -> Result<Vec<(f64, f64)>, RuntimeError> {
-        let count = range.len() as u32 * 2;
+    /// Start and end of some dispatches and moves in milliseconds of the device's clock, by timestamps at the ends of passes.
+    fn time_on_device(&mut self, index: usize, places: &[Place]) -> Result<Vec<(f64, f64)>, RuntimeError> {
+        let count = places.len() as u32 * 2;
         let bytes = u64::from(count) * 8;
         let (queries, resolved) = self.gpu.scoped("timestamps", bytes, || {
             let queries = self.gpu.device.create_query_set(&wgpu::QuerySetDescriptor {
@@ -140,7 +188,7 @@ impl Session {
             });
             (queries, resolved)
         })?;
-        self.run_passes(index, range, Some(&queries))?;
+        self.run_passes(index, places, Some(&queries))?;
         let staging = self.staging.take(&self.gpu, bytes)?;
         let mut encoder = self.encoder("timestamps");
         encoder.resolve_query_set(&queries, 0..count, &resolved, 0);
@@ -155,23 +203,30 @@ impl Session {
         Ok(ticks.chunks_exact(2).map(|t| (ms(t[0]), ms(t[1].max(t[0])))).collect())
     }
 
-    /// Runs dispatches in passes of their own and waits; pass k writes queries 2k and 2k + 1.
-    fn run_passes(
-        &self,
-        index: usize,
-        range: std::ops::Range<usize>,
-        queries: Option<&wgpu::QuerySet>,
-    ) -> Result<(), RuntimeError> {
+    /// Runs dispatches in passes of their own, and moves between empty passes, and waits; number k writes queries 2k and 2k + 1.
+    fn run_passes(&self, index: usize, places: &[Place], queries: Option<&wgpu::QuerySet>) -> Result<(), RuntimeError> {
         let mut encoder = self.encoder("profile");
-        for (k, dispatch) in (0..).zip(range) {
-            let timestamp_writes = queries.map(|query_set| wgpu::ComputePassTimestampWrites {
-                query_set,
-                beginning_of_pass_write_index: Some(2 * k),
-                end_of_pass_write_index: Some(2 * k + 1),
-            });
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
-            pass.set_pipeline(self.pipeline(self.plan.functions[index].dispatches[dispatch].kernel));
-            self.encode_dispatch(&mut pass, index, dispatch);
+        for (k, place) in (0..).zip(places) {
+            let writes = |begin, end| {
+                let timestamp_writes = queries.map(|query_set| wgpu::ComputePassTimestampWrites {
+                    query_set,
+                    beginning_of_pass_write_index: begin,
+                    end_of_pass_write_index: end,
+                });
+                wgpu::ComputePassDescriptor { label: None, timestamp_writes }
+            };
+            match *place {
+                Place::Dispatch(i) => {
+                    let mut pass = encoder.begin_compute_pass(&writes(Some(2 * k), Some(2 * k + 1)));
+                    pass.set_pipeline(self.pipeline(self.plan.functions[index].dispatches[i].kernel));
+                    self.encode_dispatch(&mut pass, index, i);
+                }
+                Place::Move(i) => {
+                    drop(encoder.begin_compute_pass(&writes(None, Some(2 * k))));
+                    self.encode_move(&mut encoder, index, i);
+                    drop(encoder.begin_compute_pass(&writes(Some(2 * k + 1), None)));
+                }
+            }
         }
         let submission = self.gpu.submit(Some(encoder.finish()), "profiling")?;
         self.gpu.wait(Some(submission), "profiling")

@@ -3,7 +3,7 @@
 use crate::device::Gpu;
 use crate::error::RuntimeError;
 use crate::load::Session;
-use selvedge_bundle::manifest::Region;
+use selvedge_bundle::manifest::{Copy, Region};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -166,6 +166,40 @@ pub(crate) fn new_buffer(
 }
 
 impl Session {
+    /// Records copies of which none reads what another writes.
+    pub(crate) fn encode_all(&self, encoder: &mut wgpu::CommandEncoder, copies: &[Copy]) {
+        let within = |copy: &&Copy| copy.source.buffer == copy.destination.buffer;
+        for copy in copies.iter().filter(|copy| !within(copy)) {
+            self.encode_copy(encoder, &copy.source, &copy.destination);
+        }
+        let Some(bounce) = &self.bounce else { return };
+        // As many as the detour's buffer holds go there together, so that they wait for each other twice and not each time.
+        let (mut held, mut used) = (Vec::new(), 0);
+        for Copy { source, destination } in copies.iter().filter(within) {
+            let mut done = 0;
+            while done < source.bytes {
+                if used == bounce.size() {
+                    self.encode_back(encoder, bounce, &mut held);
+                    used = 0;
+                }
+                let bytes = (source.bytes - done).min(bounce.size() - used);
+                let from = &self.buffers[source.buffer as usize];
+                encoder.copy_buffer_to_buffer(from, source.offset + done, bounce, used, bytes);
+                held.push((used, Region { offset: destination.offset + done, bytes, ..*destination }));
+                done += bytes;
+                used += bytes;
+            }
+        }
+        self.encode_back(encoder, bounce, &mut held);
+    }
+
+    /// Records copies from places in the detour's buffer to where they go.
+    fn encode_back(&self, encoder: &mut wgpu::CommandEncoder, bounce: &wgpu::Buffer, held: &mut Vec<(u64, Region)>) {
+        for (place, to) in held.drain(..) {
+            encoder.copy_buffer_to_buffer(bounce, place, &self.buffers[to.buffer as usize], to.offset, to.bytes);
+        }
+    }
+
     /// Records a copy between regions of equal size that do not overlap.
     pub(crate) fn encode_copy(&self, encoder: &mut wgpu::CommandEncoder, source: &Region, destination: &Region) {
         let (from, to) = (&self.buffers[source.buffer as usize], &self.buffers[destination.buffer as usize]);
@@ -186,11 +220,13 @@ impl Session {
         }
     }
 
-    /// Bytes that the detour needs: the largest copy within one buffer, up to a limit.
+    /// Bytes that the detour needs: the largest copy within one buffer, or those of a move together, up to a limit.
     pub(crate) fn bounce_bytes(plan: &selvedge_bundle::manifest::Plan) -> Option<u64> {
-        let copies = plan.functions.iter().flat_map(|f| &f.copies);
-        let inside = copies.filter(|c| c.source.buffer == c.destination.buffer);
-        inside.map(|c| c.source.bytes.min(CHUNK)).max()
+        let within = |c: &&Copy| c.source.buffer == c.destination.buffer;
+        let copies = plan.functions.iter().flat_map(|f| &f.copies).filter(within).map(|c| c.source.bytes);
+        let moves = plan.functions.iter().flat_map(|f| &f.moves);
+        let moved = moves.map(|m| m.copies.iter().filter(within).map(|c| c.source.bytes).sum());
+        copies.chain(moved).map(|bytes: u64| bytes.min(CHUNK)).max().filter(|bytes| *bytes > 0)
     }
 
     /// Records copies of regions to a staging buffer, one after the other.

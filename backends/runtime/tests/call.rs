@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use selvedge_bundle::manifest::Access::{Read, ReadWrite};
-use selvedge_bundle::manifest::{Copy, Link};
+use selvedge_bundle::manifest::{Copy, Link, Move};
 use selvedge_runtime::{ErrorKind, HostTensor, LoadOptions, Progress, RuntimeError, Session, Stage};
 use std::borrow::Cow;
 
@@ -187,6 +187,86 @@ fn copies_within_a_buffer_and_readback_of_any_size() {
     let inputs = tensors([("x", HostTensor::u32(&[words], data.clone()))]);
     let outputs = program.load().unwrap().call("copy", &inputs).unwrap();
     assert!(outputs["y"] == HostTensor::u32(&[words], data), "the copy differs");
+}
+
+/// A move after so many dispatches.
+fn moved(after: u32, copies: &[Copy]) -> Move {
+    let (label, origins) = (format!("%move{after}"), Vec::new());
+    Move { after, copies: copies.to_vec(), label, origins, bytes: 8, weight_bytes: 0 }
+}
+
+#[test]
+fn moves_run_between_dispatches() {
+    let mut program = Program::new(&[(1024, ReadWrite), (256, ReadWrite)]);
+    let double = program.kernel(
+        "double",
+        &[ReadWrite],
+        "if (i >= 64u) { return; }
+         b0[i >> 2u][i & 3u] = bitcast<u32>(2.0 * bitcast<f32>(b0[i >> 2u][i & 3u]));",
+    );
+    let (x, y, z) = (region(0, 0, 256), region(0, 256, 256), region(1, 0, 256));
+    program.function(
+        "f",
+        &[port("x", "f32", &[64], &[x])],
+        &[port("y", "f32", &[64], &[y]), port("z", "f32", &[64], &[z])],
+        &[dispatch(double, 1, &[x], "%1 map"), dispatch(double, 1, &[y], "%2 map")],
+        &[],
+    );
+    let copy = |source, destination| Copy { source, destination };
+    program.manifest.plans[0].functions[0].moves = vec![
+        moved(0, &[copy(x, z)]),
+        // In words, turned around: two copies within a buffer, of which one begins in the middle of a binding.
+        moved(1, &[copy(region(0, 4, 252), y_at(0, 252)), copy(region(0, 0, 4), y_at(252, 4))]),
+        moved(2, &[copy(region(0, 256, 8), region(1, 8, 8))]),
+    ];
+    let data: Vec<f32> = (0..64).map(|i| i as f32 - 7.5).collect();
+    let inputs = tensors([("x", HostTensor::f32(&[64], data.clone()))]);
+    let turned: Vec<f32> = (0..64).map(|i| 4.0 * data[(i + 1) % 64]).collect();
+    let mut z: Vec<f32> = data.clone();
+    z[2..4].copy_from_slice(&turned[..2]);
+    let expected = tensors([("y", HostTensor::f32(&[64], turned)), ("z", HostTensor::f32(&[64], z))]);
+    // In one submit, and in a submit for each dispatch.
+    for longest in [0.0, 1e-9] {
+        let options = LoadOptions { submit_ms: longest, ..LoadOptions::default() };
+        let mut session = program.load_with(&options).unwrap();
+        assert_eq!(session.call("f", &inputs).unwrap(), expected);
+        let profile = session.profile("f").unwrap();
+        assert_eq!((profile.dispatches.len(), profile.moves.len()), (2, 3));
+        let labels: Vec<&str> = profile.moves.iter().map(|m| m.label.as_str()).collect();
+        assert_eq!(labels, ["%move0", "%move1", "%move2"]);
+        assert_eq!(session.call("f", &inputs).unwrap(), expected);
+    }
+    // The second doubling overflows, of what was moved there.
+    let mut large = vec![1.0; 64];
+    large[5] = 1e38;
+    let inputs = tensors([("x", HostTensor::f32(&[64], large))]);
+    let found = program.load().unwrap().first_bad_dispatch("f", &inputs).unwrap().unwrap();
+    assert_eq!((found.index, found.label.as_str()), (1, "%2 map"));
+}
+
+/// A part of the second 256 bytes.
+fn y_at(offset: u64, bytes: u64) -> selvedge_bundle::manifest::Region {
+    region(0, 256 + offset, bytes)
+}
+
+#[test]
+fn moves_within_a_buffer_are_longer_than_the_detour() {
+    let words = (18 << 18) + 5u64;
+    let padded = (words * 4).next_multiple_of(256);
+    let mut program = Program::new(&[(2 * padded, ReadWrite)]);
+    let (x, y) = (region(0, 0, words * 4), region(0, padded, words * 4));
+    program.function("f", &[port("x", "u32", &[words], &[x])], &[port("y", "u32", &[words], &[y])], &[], &[]);
+    let (first, rest) = (12 << 20, words * 4 - (12 << 20));
+    let copies = [
+        Copy { source: region(0, 0, first), destination: region(0, padded + rest, first) },
+        Copy { source: region(0, first, rest), destination: region(0, padded, rest) },
+    ];
+    program.manifest.plans[0].functions[0].moves = vec![moved(0, &copies)];
+    let data: Vec<u32> = (0..words as u32).map(|i| i.wrapping_mul(2654435761)).collect();
+    let inputs = tensors([("x", HostTensor::u32(&[words], data.clone()))]);
+    let outputs = program.load().unwrap().call("f", &inputs).unwrap();
+    let turned = [&data[first as usize / 4..], &data[..first as usize / 4]].concat();
+    assert!(outputs["y"] == HostTensor::u32(&[words], turned), "the copies differ");
 }
 
 #[test]

@@ -52,6 +52,14 @@ pub fn manifest() -> Manifest {
             bytes: 40,
             weight_bytes: 0,
         }],
+        moves: vec![Move {
+            after: 1,
+            copies: vec![Copy { source: region(1, 260, 8), destination: region(1, 512, 8) }],
+            label: "%2 slice".to_string(),
+            origins: Vec::new(),
+            bytes: 16,
+            weight_bytes: 0,
+        }],
         copies: vec![Copy { source: region(1, 256, 16), destination: region(1, 0, 16) }],
     };
     Manifest {

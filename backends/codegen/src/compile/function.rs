@@ -7,9 +7,10 @@ use crate::access::{Access, Tensor, TensorId, Touch, Windows, may_fit, padded};
 use crate::emit::Context;
 use crate::lower::{Job, Lowering, Shader, lower, refuse};
 use crate::memory::{Lifetime, Space};
+use crate::moves;
 use crate::select::{Unit, divide};
 use crate::{ports, verify};
-use selvedge_bundle::manifest::{Access as Usage, Copy, Dispatch, PlanFunction};
+use selvedge_bundle::manifest::{Access as Usage, Copy, Dispatch, Move, PlanFunction};
 use selvedge_ir::func::Target as Goes;
 use selvedge_ir::{Diagnostic, Function};
 use std::collections::BTreeMap;
@@ -102,9 +103,13 @@ impl<'m> Compiler<'m> {
         let wanted: Vec<TensorId> = p.returns.iter().map(|(_, tensor, _)| *tensor).collect();
         verify::flow(&p.flat.name, &self.tensors, &held, &flow, &wanted)?;
 
-        let mut dispatches = Vec::new();
+        let (mut dispatches, mut moved) = (Vec::new(), Vec::new());
         let usages = self.usages(arena);
         for w in &work {
+            if let Some(copies) = self.copies(p, w.unit) {
+                moved.push(self.moved(p, w, copies, dispatches.len() as u32)?);
+                continue;
+            }
             self.dispatch((p, index), w, 0..w.part.outer, &usages, &mut dispatches)?;
         }
         let region_pairs = |(from, to): &(TensorId, TensorId)| {
@@ -129,6 +134,7 @@ impl<'m> Compiler<'m> {
                 })
                 .collect(),
             copies: copies.collect(),
+            moves: moved,
             dispatches,
         })
     }
@@ -231,6 +237,30 @@ impl<'m> Compiler<'m> {
         Ok(touches)
     }
 
+    /// The copies that make up a unit's result, if nothing but copies does. On GPUs a kernel copies as fast as the memory allows, and
+    /// copies within a buffer take a detour: there they are only between buffers.
+    fn copies(&self, p: &Prepared, unit: &Unit) -> Option<Vec<Copy>> {
+        let context = Context { function: &p.flat, homes: &p.homes };
+        let copies = moves::copies(context, unit, &self.tensors)?;
+        let within = |copy: &Copy| copy.source.buffer == copy.destination.buffer;
+        (!self.target.gpu || !copies.iter().any(within)).then_some(copies)
+    }
+
+    /// A unit as copies.
+    fn moved(&mut self, p: &Prepared, work: &Work, copies: Vec<Copy>, after: u32) -> Result<Move, Failure> {
+        let touches = self.touches(p, work, 0..work.part.outer)?;
+        let fixed = touches.iter().any(|t| t.read && self.fixed.contains(&t.tensor));
+        let bytes: u64 = copies.iter().map(|c| c.source.bytes).sum();
+        Ok(Move {
+            after,
+            copies,
+            label: label(&p.flat, work.unit),
+            origins: origins(&p.flat, work.unit),
+            bytes: 2 * bytes,
+            weight_bytes: if fixed { bytes } else { 0 },
+        })
+    }
+
     /// Usage of each buffer by index.
     fn usages(&self, arena: &Space) -> Vec<Usage> {
         let mut usages = vec![Usage::Read; self.weight_buffers];
@@ -303,19 +333,12 @@ impl<'m> Compiler<'m> {
         if let Some(key) = &emitted.choice {
             self.tuning.dispatched(key, index, out.len() as u32);
         }
-        let mut origins: Vec<String> = Vec::new();
-        for place in unit.path.iter().flat_map(|id| &context.function.value(*id).places) {
-            let place = place.to_string();
-            if !origins.contains(&place) {
-                origins.push(place);
-            }
-        }
         out.push(Dispatch {
             kernel: emitted.kernel,
             groups: emitted.groups,
             bindings: bindings.iter().map(|(r, _)| *r).collect(),
             label: label(context.function, unit),
-            origins,
+            origins: origins(context.function, unit),
             flops,
             bytes: touches.iter().map(|t| traffic(t, &self.tensors[t.tensor])).sum(),
             weight_bytes: touches
@@ -332,6 +355,18 @@ impl<'m> Compiler<'m> {
 fn traffic(touch: &Touch, tensor: &Tensor) -> u64 {
     let touched = ((touch.high - touch.low + 1) * 16).min(tensor.bytes());
     touched * (u64::from(touch.read) + u64::from(touch.written))
+}
+
+/// Call sites of a unit's operators, each once.
+fn origins(function: &Function, unit: &Unit) -> Vec<String> {
+    let mut origins: Vec<String> = Vec::new();
+    for place in unit.path.iter().flat_map(|id| &function.value(*id).places) {
+        let place = place.to_string();
+        if !origins.contains(&place) {
+            origins.push(place);
+        }
+    }
+    origins
 }
 
 /// `%12 contract+map`.

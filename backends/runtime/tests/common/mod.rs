@@ -117,6 +117,7 @@ impl Program {
             inputs: inputs.to_vec(),
             outputs: outputs.to_vec(),
             dispatches: dispatches.to_vec(),
+            moves: Vec::new(),
             copies: copies.to_vec(),
         });
     }

@@ -283,7 +283,7 @@ fn by_kernels(
     let started = clock.now();
     let profile = session.profile(function)?;
     timeline.host("profile", started, clock.now() - started);
-    timeline.spans.extend(profile.dispatches.iter().map(|d| Span {
+    timeline.spans.extend(profile.dispatches.iter().chain(&profile.moves).map(|d| Span {
         name: d.label.clone(),
         device: true,
         start_ms: started + d.start_ms,

@@ -4,7 +4,7 @@ use crate::compile::parts;
 use crate::error::Error;
 use crate::gpu::{Gpu, GpuSession};
 use selvedge_codegen::probe;
-use selvedge_runtime::DispatchTime;
+use selvedge_runtime::{DispatchTime, Profile};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
@@ -111,12 +111,14 @@ impl Table {
     }
 }
 
-/// Median times of the dispatches of a function, on what its inputs hold, in order.
+/// Median times of the dispatches of a function, and of what is moved between them, on what its inputs hold.
 pub(super) fn dispatches(session: &mut GpuSession, function: &str) -> Result<(Vec<DispatchTime>, bool), Error> {
     let profiles = (0..RUNS).map(|_| session.profile(function)).collect::<Result<Vec<_>, _>>()?;
-    let mut times = profiles[0].dispatches.clone();
+    let all = |p: &Profile| -> Vec<DispatchTime> { p.dispatches.iter().chain(&p.moves).cloned().collect() };
+    let every: Vec<Vec<DispatchTime>> = profiles.iter().map(all).collect();
+    let mut times = every[0].clone();
     for (i, time) in times.iter_mut().enumerate() {
-        let mut samples: Vec<f64> = profiles.iter().map(|p| p.dispatches[i].ms).collect();
+        let mut samples: Vec<f64> = every.iter().map(|times| times[i].ms).collect();
         samples.sort_by(f64::total_cmp);
         time.ms = samples[RUNS / 2];
     }

@@ -18,6 +18,7 @@ use crate::session::Session;
 use crate::weights::{Cached, Weights};
 use calls::Call;
 use probe::Probe;
+use selvedge_bundle::manifest::Step;
 use selvedge_import::cases::{self, CaseRun};
 use selvedge_ir::module::Schedule;
 use selvedge_ir::{Module, Tensor, ValueId};
@@ -290,7 +291,7 @@ impl Bench<'_> {
         // What the plan stores anyway is what may be asked for without changing the plan.
         let plan = compile::lowered(named.clone(), self.weights.clone(), &options)?;
         let functions = plan.manifest().plans.iter().flat_map(|p| &p.functions).filter(|f| f.name == call.function);
-        let labels: Vec<&str> = functions.flat_map(|f| &f.dispatches).map(|d| d.label.as_str()).collect();
+        let labels: Vec<&str> = functions.flat_map(|f| f.steps()).map(|step| step.label()).collect();
         let probe = Probe::of_labels(&named, &call.function, &labels)?;
         let want = probe.on_host(self.weights, call)?;
         let mut compiled = compile::lowered(probe.module.clone(), self.weights.clone(), &options)?;
@@ -298,8 +299,12 @@ impl Bench<'_> {
         let families: BTreeMap<String, String> = {
             let manifest = compiled.manifest();
             let functions = manifest.plans.iter().flat_map(|p| &p.functions).filter(|f| f.name == call.function);
-            let all = functions.flat_map(|f| &f.dispatches);
-            all.map(|d| (probe::stem(&d.label).to_string(), manifest.kernels[d.kernel as usize].name.clone())).collect()
+            let steps = functions.flat_map(|f| f.steps());
+            let family = |step: Step| match step {
+                Step::Dispatch(_, d) => manifest.kernels[d.kernel as usize].name.clone(),
+                Step::Move(_) => "copy".to_string(),
+            };
+            steps.map(|step| (probe::stem(step.label()).to_string(), family(step))).collect()
         };
         let loaded = GpuSession::load(gpu, &compiled.bundle()?, &Default::default(), true, &mut |_| {})?;
         let got = Session::gpu(loaded).call(&call.function, &call.inputs)?;

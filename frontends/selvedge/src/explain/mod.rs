@@ -4,7 +4,7 @@ pub mod html;
 pub mod kernel;
 mod subject;
 
-use selvedge_bundle::manifest::{Manifest, PlanFunction};
+use selvedge_bundle::manifest::{Manifest, PlanFunction, Step};
 use std::fmt::Write;
 
 pub use subject::{Explained, History};
@@ -41,7 +41,22 @@ fn explain(out: &mut String, manifest: &Manifest, function: &PlanFunction, origi
         out,
         "function {name}: {count} dispatches, {work:.3} GFLOP, {moved} moved, {activations} of activations"
     );
-    for (i, d) in function.dispatches.iter().enumerate() {
+    for step in function.steps() {
+        let (i, d) = match step {
+            Step::Dispatch(i, dispatch) => (i, dispatch),
+            Step::Move(m) => {
+                let from = if origins { String::new() } else { sites(&m.origins) };
+                let _ = writeln!(
+                    out,
+                    "       {:<20} {} times {:>34}  {:<36} {from}",
+                    "copy",
+                    m.copies.len(),
+                    bytes(m.bytes),
+                    m.label
+                );
+                continue;
+            }
+        };
         let kernel = &manifest.kernels[d.kernel as usize].name;
         let [x, y, z] = d.groups;
         let groups = format!("{x}x{y}x{z}");
@@ -84,9 +99,10 @@ fn sites(origins: &[String]) -> String {
     format!("{}{more}", all.join(" "))
 }
 
-/// Bytes of tensors read and written by all dispatches of a function, but for weights and what `prepare` makes of them.
+/// Bytes of tensors read and written by all dispatches and moves of a function, but for weights and what `prepare` makes of them.
 pub fn activation_bytes(function: &PlanFunction) -> u64 {
-    function.dispatches.iter().map(|d| d.bytes.saturating_sub(d.weight_bytes)).sum()
+    let moved = function.moves.iter().map(|m| m.bytes.saturating_sub(m.weight_bytes));
+    function.dispatches.iter().map(|d| d.bytes.saturating_sub(d.weight_bytes)).chain(moved).sum()
 }
 
 /// Bytes for people.

@@ -7,6 +7,7 @@ use crate::compile::Compiled;
 use crate::error::Error;
 use crate::event::{Event, Observer};
 use crate::gpu::Gpu;
+use selvedge_bundle::manifest::Step;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -182,8 +183,11 @@ pub(super) fn choose(
 fn same_kernels(a: &Compiled, b: &Compiled) -> bool {
     let kernels = |c: &Compiled| -> Vec<(String, Vec<String>)> {
         let (manifest, plan) = (c.manifest(), &c.manifest().plans[0]);
-        let hash = |d: &selvedge_bundle::manifest::Dispatch| manifest.kernels[d.kernel as usize].hash.clone();
-        plan.functions.iter().map(|f| (f.name.clone(), f.dispatches.iter().map(hash).collect())).collect()
+        let hash = |step: Step| match step {
+            Step::Dispatch(_, d) => manifest.kernels[d.kernel as usize].hash.clone(),
+            Step::Move(m) => format!("{} copies, {} bytes", m.copies.len(), m.bytes),
+        };
+        plan.functions.iter().map(|f| (f.name.clone(), f.steps().map(hash).collect())).collect()
     };
     kernels(a) == kernels(b)
 }
