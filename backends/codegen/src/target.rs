@@ -27,6 +27,10 @@ pub struct Target {
     /// buffers are read and written by pairs of words.
     #[serde(default)]
     pub wide: bool,
+    /// A driver whose compiler takes the square of a kernel's loads and stores of arrays, half a minute for some (llvmpipe on LLVM 15):
+    /// kernels have small tiles in registers.
+    #[serde(default)]
+    pub old_compiler: bool,
     /// A GPU: workgroup memory is much faster than what lies behind it, and operands are staged there.
     #[serde(default)]
     pub gpu: bool,
@@ -89,6 +93,7 @@ impl Target {
             max_iterations: 60_000,
             f16: false,
             wide: false,
+            old_compiler: false,
             gpu: false,
             cooperative: Vec::new(),
             subgroup: None,

@@ -47,6 +47,14 @@ pub struct DeviceFacts {
     pub timestamps: bool,
 }
 
+impl DeviceFacts {
+    /// Whether the driver is llvmpipe on an LLVM before 19: of those measured, 15 compiles loads and stores of arrays slowly, 19 does not.
+    pub fn old_compiler(&self) -> bool {
+        let version = self.driver.split("(LLVM ").nth(1).and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
+        self.driver.contains("llvmpipe") && version.is_some_and(|version| version < 19)
+    }
+}
+
 impl std::fmt::Display for DeviceFacts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {} ({}, {}, {})", self.index, self.name, self.backend, self.kind, self.driver)

@@ -83,6 +83,7 @@ pub fn target(facts: &DeviceFacts) -> Target {
         gpu: ["discrete", "integrated", "virtual"].contains(&facts.kind.as_str()),
         cooperative: facts.cooperative.clone(),
         wide: facts.int64 && facts.driver.contains("llvmpipe") && !gathers(),
+        old_compiler: facts.old_compiler(),
         subgroup: facts.subgroup.map(|(min, max)| Subgroups { min, max }),
         rates: rates(&facts.kind),
         ..Target::portable()

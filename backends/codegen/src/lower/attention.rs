@@ -14,6 +14,8 @@ const NARROW: u32 = 16;
 const HELD: u32 = 128;
 /// Queries an invocation has there at most where scores are not computed in a loop, for the same reason.
 const UNLOOPED: u32 = 6;
+/// The same where compilers are old, with two keys a block. (With 64 some take 1.4 s on Mesa 22.3.6.)
+const HELD_BY_OLD: u32 = 54;
 /// Head sizes up to which two queries fit an invocation's registers.
 const TWO_QUERIES: u64 = 128;
 
@@ -97,7 +99,9 @@ impl Problem {
         };
         let quads = (base.d_quads() + base.e_quads()) as u64;
         let mut all = Vec::new();
-        let indexed = !target.gpu;
+        // Arrays in memory are what old compilers are slow with, and their code too.
+        let old = target.old_compiler;
+        let indexed = !target.gpu && !old;
         let broadcast = |wg, ql, kb| Fused { delivery: KeyDelivery::Broadcast, ql, kb, kl: kb, wg, indexed, ..base };
         let size = (d as u64).max(e as u64);
         let most = if size <= TWO_QUERIES { 2 } else { 1 };
@@ -107,6 +111,8 @@ impl Problem {
             let fill = |kl: &u32| (kl * base.d_quads()).div_ceil(wg) * (4 / kl);
             let kl = [1, 2, 4].into_iter().min_by_key(fill).unwrap_or(1);
             let held = match (indexed, kl) {
+                // Of a window with text the block of keys is there twice.
+                (false, _) if old => ((HELD_BY_OLD >> u32::from(window.is_some_and(|w| w.text > 0))) / quads).min(4),
                 (false, _) => most,
                 (true, 4) => (HELD / quads).min(UNLOOPED),
                 (true, _) => HELD / quads,
@@ -114,11 +120,22 @@ impl Problem {
             // The tile of a window sees what any of its queries sees.
             let ql = queries_each(n, wg, if window.is_some() { held.min(4) } else { held });
             if indexed {
-                let kb = if ql * quads <= HELD / 2 && quads <= 16 { 8 } else { 4 };
+                // With lanes of four all times grow with the text, and a key a time is as fast as more.
+                let (kb, kl) = match ql * quads <= HELD / 2 && quads <= 16 {
+                    _ if wg < 8 => (4, 1),
+                    true => (8, kl),
+                    false => (4, kl),
+                };
                 let looped = |ql, kb, kl| Fused { kl, ..broadcast(wg, ql, kb) };
                 all.extend([looped(ql, kb, kl), looped(ql, 4, 1), looped(4, 8, 1), looped(ql.min(6), 8, kl)]);
             }
-            all.extend([(ql.min(4), 4), (1, 4), (2, 4), (4, 2), (4, 4)].map(|(ql, kb)| broadcast(wg, ql, kb)));
+            let tiles = [(ql.min(4), 4), (1, 4), (2, 4), (4, 2), (4, 4)].map(|(ql, kb)| broadcast(wg, ql, kb));
+            if old {
+                all.extend([broadcast(wg, ql, 2), Fused { kl: 1, ..broadcast(wg, ql, 4) }, broadcast(wg, 1, 2)]);
+                all.extend(tiles.into_iter().filter(|kernel| kernel.ql * quads * kernel.kb <= 4 * HELD_BY_OLD));
+            } else {
+                all.extend(tiles);
+            }
         }
         for keys in [32, 16, 8] {
             if keys * quads * 16 <= target.workgroup_bytes as u64 {

@@ -72,6 +72,7 @@ pub fn device() -> Target {
     Target {
         name: "device".to_string(),
         wide: facts.int64,
+        old_compiler: facts.old_compiler(),
         f16: facts.f16,
         cooperative: facts.cooperative.clone(),
         subgroup: facts.subgroup.map(|(min, max)| Subgroups { min, max }),
