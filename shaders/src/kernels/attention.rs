@@ -102,6 +102,9 @@ impl fmt::Display for Attention {
         if self.looped() {
             write!(f, " kl{}", self.kl)?;
         }
+        if self.indexed {
+            write!(f, " indexed")?;
+        }
         self.window.map_or(Ok(()), |w| write!(f, " tile {}x{}", w.tile_height, w.tile_width))
     }
 }
