@@ -66,6 +66,8 @@ struct Span {
     binding: usize,
     start: u64,
     wide: bool,
+    /// A pair is loaded with its quad: on GPUs, which load that as fast as a word.
+    whole: bool,
 }
 
 /// The bindings of a kernel.
@@ -140,7 +142,8 @@ impl Windows {
             let binding = holder(&part);
             let start = (part.offset - regions[binding].offset) / 16;
             let wide = wide[binding];
-            let span = Span { low: first / 16, high: (first + part.bytes) / 16, binding, start, wide };
+            let span =
+                Span { low: first / 16, high: (first + part.bytes) / 16, binding, start, wide, whole: target.gpu };
             windows.spans.entry(tensor).or_default().push(span);
         }
         Some(windows)
@@ -282,7 +285,7 @@ impl<'a> Access<'a> {
     fn spans(&self, tensor: TensorId, (low, high): (u64, u64)) -> Vec<Span> {
         let all = match &self.windows {
             Some(windows) => windows.spans.get(&tensor).cloned().unwrap_or_default(),
-            None => vec![Span { low: 0, high: u64::MAX, binding: 0, start: 0, wide: false }],
+            None => vec![Span { low: 0, high: u64::MAX, binding: 0, start: 0, wide: false, whole: false }],
         };
         all.into_iter().filter(|s| s.low <= high && low < s.high).collect()
     }
@@ -441,7 +444,8 @@ impl Span {
         let quad = format!("b{}[({place}) >> 1u]", self.binding);
         match self.wide {
             true => format!("pair_words({quad}[({place}) & 1u])"),
-            false => format!("select({quad}.xy, {quad}.zw, (({place}) & 1u) > 0u)"),
+            false if self.whole => format!("select({quad}.xy, {quad}.zw, (({place}) & 1u) > 0u)"),
+            false => format!("vec2<u32>({quad}[(({place}) & 1u) * 2u], {quad}[(({place}) & 1u) * 2u + 1u])"),
         }
     }
     fn set_pair(&self, place: &str, value: &str) -> String {
