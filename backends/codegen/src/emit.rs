@@ -5,8 +5,9 @@
 //! load at clamped indices and select, so every load is in bounds whatever the data.
 
 use crate::access::{Access, LANES, Tensor, TensorId};
-use crate::index::{Index, coordinates, linear};
+use crate::index::{Index, linear};
 use crate::select::splat;
+use crate::views::behind;
 use selvedge_ir::dtype::{bf16_to_f32, f16_to_f32};
 use selvedge_ir::ops::Const;
 use selvedge_ir::{DType, Diagnostic, Function, Op, ValueId};
@@ -316,25 +317,9 @@ impl<'a, 'b, 'c> Emitter<'a, 'b, 'c> {
                 // A cast inside the body may have rounded already; rounding again changes nothing.
                 Ok(if rounded == result { result } else { self.bind(rounded) })
             }
-            Op::Transpose(t) => {
-                let mut inner = vec![Index::constant(0); at.len()];
-                t.perm.iter().zip(at).for_each(|(source, i)| inner[*source] = i.clone());
-                self.value(args[0], &inner)
-            }
-            Op::Reshape(_) => {
-                let (from, to) = (self.context.sizes(id), self.context.sizes(args[0]));
-                self.value(args[0], &coordinates(&linear(at, &from), &to))
-            }
-            Op::Broadcast(b) => {
-                let sizes = self.context.sizes(args[0]);
-                let pick =
-                    |(axis, size): (&usize, &u64)| if *size == 1 { Index::constant(0) } else { at[*axis].clone() };
-                let inner: Vec<Index> = b.axes.iter().zip(&sizes).map(pick).collect();
-                self.value(args[0], &inner)
-            }
-            Op::Slice(s) => {
-                let inner: Vec<Index> =
-                    (0..at.len()).map(|i| at[i].times(s.step[i] as u64).plus(s.start[i] as u64)).collect();
+            Op::Transpose(_) | Op::Reshape(_) | Op::Broadcast(_) | Op::Slice(_) => {
+                let (result, operand) = (self.context.sizes(id), self.context.sizes(args[0]));
+                let inner = behind(op, at, &result, &operand).ok_or_else(|| internal("a view that is none"))?;
                 self.value(args[0], &inner)
             }
             Op::Pad(p) => {

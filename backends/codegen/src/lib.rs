@@ -26,6 +26,7 @@ pub mod select;
 pub mod text;
 pub mod tune;
 pub mod verify;
+pub mod views;
 
 /// Names of all kernel families.
 pub fn families() -> Vec<&'static str> {

@@ -4,6 +4,7 @@ use crate::access::Tensor;
 use crate::emit::Context;
 use crate::index::{Index, coordinates, linear};
 use crate::select::Unit;
+use crate::views::behind;
 use selvedge_bundle::manifest::{Copy, Region};
 use selvedge_ir::{DType, Op, ValueId};
 use selvedge_shaders::memory::Layout;
@@ -112,14 +113,16 @@ impl Walk<'_, '_> {
         let (op, args) = self.context.function.op(id)?;
         match op {
             Op::Reshape(_) => self.walk(args[0], from, count, to),
-            Op::Transpose(t) => self.shifted(id, args[0], from, count, to, |at| {
-                let mut inner = vec![Index::constant(0); at.len()];
-                t.perm.iter().zip(at).for_each(|(source, i)| inner[*source] = i.clone());
-                inner
-            }),
-            Op::Slice(s) => self.shifted(id, args[0], from, count, to, |at| {
-                (0..at.len()).map(|i| at[i].times(s.step[i] as u64).plus(s.start[i] as u64)).collect()
-            }),
+            Op::Transpose(_) | Op::Slice(_) | Op::Broadcast(_) => {
+                // They must follow each other in the operand.
+                let (result, operand) = (self.context.sizes(id), self.context.sizes(args[0]));
+                let i = Index::var("i", count);
+                let inner = behind(op, &coordinates(&i.plus(from), &result), &result, &operand)?;
+                let place = linear(&inner, &operand);
+                let first = place.eval(&|_| 0);
+                (place == i.plus(first)).then_some(())?;
+                self.walk(args[0], first, count, to)
+            }
             // One operand's block after the other, again for each index of the axes outside.
             Op::Concat(c) => {
                 let block = |id: ValueId| self.context.sizes(id)[c.axis..].iter().product::<u64>();
@@ -138,15 +141,6 @@ impl Walk<'_, '_> {
                     }
                 }
                 Some(())
-            }
-            Op::Broadcast(b) => {
-                let sizes = self.context.sizes(args[0]);
-                self.shifted(id, args[0], from, count, to, |at| {
-                    let pick = |(axis, size): (&usize, &u64)| {
-                        if *size == 1 { Index::constant(0) } else { at[*axis].clone() }
-                    };
-                    b.axes.iter().zip(&sizes).map(pick).collect()
-                })
             }
             // Padding has elements of its own, and gathering looks at indices.
             Op::Pad(_)
@@ -173,23 +167,5 @@ impl Walk<'_, '_> {
             | Op::PoolTokens(_)
             | Op::Resize(_) => None,
         }
-    }
-
-    /// As [`Walk::walk`], through a view whose elements have these indices in its operand: they must follow each other there.
-    fn shifted(
-        &mut self,
-        id: ValueId,
-        arg: ValueId,
-        from: u64,
-        count: u64,
-        to: u64,
-        inner: impl Fn(&[Index]) -> Vec<Index>,
-    ) -> Option<()> {
-        let i = Index::var("i", count);
-        let at = coordinates(&i.plus(from), &self.context.sizes(id));
-        let place = linear(&inner(&at), &self.context.sizes(arg));
-        let first = place.eval(&|_| 0);
-        (place == i.plus(first)).then_some(())?;
-        self.walk(arg, first, count, to)
     }
 }
