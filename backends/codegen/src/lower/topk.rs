@@ -42,7 +42,7 @@ pub(super) fn lower<'a>(
     let rows: u64 = row_sizes.iter().product();
     let element = Element::of(context.dtype(x));
     let (Ok(all_rows), Ok(all), Ok(k)) = (u32::try_from(rows), u32::try_from(len), u32::try_from(topk.k)) else {
-        return count(lowering, epilogue, topk, x);
+        return count(lowering, epilogue, topk, x, None);
     };
     let (largest, rolled) = (topk.largest, !target.gpu);
     let kernel = move |rows, lanes| TopkSelect { rows, len: all, k, largest, element, lanes, rolled };
@@ -54,16 +54,7 @@ pub(super) fn lower<'a>(
     }
     let key = format!("topk r{rows} l{len} k{k} {}", context.dtype(x));
     let Way::Select(lanes) = lowering.tuning.pick(&key, &ways) else {
-        let mut jobs = count(lowering, epilogue, topk, x)?;
-        for job in &mut jobs {
-            let emit = std::mem::replace(&mut job.emit, Box::new(|_, _| Err(internal("an empty job"))));
-            let key = key.clone();
-            job.emit = Box::new(move |range, access| {
-                let shader = emit(range, access)?;
-                Ok(Shader { choice: Some((key.clone(), Way::Count.to_string())), ..shader })
-            });
-        }
-        return Ok(jobs);
+        return count(lowering, epilogue, topk, x, Some((key, Way::Count.to_string())));
     };
     let (axis, dtype) = (topk.axis, context.dtype(x));
     let emit = move |range: Range<u64>, access: &mut Access| {
@@ -90,12 +81,13 @@ pub(super) fn lower<'a>(
     Ok(vec![Job { outer: rows, summed: 0, flops: rows * len * 16, emit: Box::new(emit) }])
 }
 
-/// Each element counts those that come before it; the best k are stored by rank.
+/// Each element counts those that come before it; the best k are stored by rank. `choice` names the kernels as one that was chosen.
 fn count<'a>(
     lowering: &mut Lowering<'a, '_>,
     epilogue: Epilogue<'a>,
     topk: &Topk,
     x: ValueId,
+    choice: Option<(String, String)>,
 ) -> Result<Vec<Job<'a>>, Diagnostic> {
     let (context, target) = (lowering.context, lowering.target);
     let (sizes, axis, dtype, k) = (context.sizes(x), topk.axis, context.dtype(x), topk.k as u64);
@@ -108,7 +100,7 @@ fn count<'a>(
     let scratch = (bounds.len() > 1).then(|| (lowering.scratch)("ranks", DType::U32, rows * len));
     let mut jobs: Vec<Job<'a>> = Vec::new();
     for (from, to) in bounds {
-        let (epilogue, row_sizes) = (epilogue.clone(), row_sizes.clone());
+        let (epilogue, row_sizes, choice) = (epilogue.clone(), row_sizes.clone(), choice.clone());
         let emit = move |range: Range<u64>, access: &mut Access| {
             let (row, root) = (part(&range, "row"), epilogue.unit.root());
             let place = |name: &str, size: u64| {
@@ -149,7 +141,7 @@ fn count<'a>(
                 element,
                 wg: workgroup(target, 64),
             };
-            shader(&epilogue, target, &kernel, hooks)
+            Ok(Shader { choice: choice.clone(), ..shader(&epilogue, target, &kernel, hooks)? })
         };
         jobs.push(Job { outer: rows, summed: 0, flops: rows * len * (to - from), emit: Box::new(emit) });
     }
