@@ -92,30 +92,23 @@ impl Row {
             return Vec::new();
         }
         let contiguous = !matches!(self, Row::Softmax { axis } if axis + 1 != sizes.len());
+        let chunks = self.chunks(rows as u64, len as u64) as u32;
+        let phase = if chunks == 1 { Phase::Both } else { Phase::Apply };
         let limits = limits(target);
         lanes(target, len as u64, contiguous)
             .into_iter()
-            .filter(|lanes| match self {
-                Row::Softmax { .. } => {
-                    RowSoftmax { rows, len, lanes: *lanes, rolled: !target.gpu }.check(&limits).is_ok()
-                }
-                Row::Norm { .. } | Row::Groups { .. } => {
-                    let chunks = self.chunks(rows as u64, len as u64) as u32;
-                    let phase = if chunks == 1 { Phase::Both } else { Phase::Apply };
-                    let kernel = RowNorm {
-                        rows,
-                        len,
-                        centred: true,
-                        eps: 0.0,
-                        chunks,
-                        phase,
-                        lanes: *lanes,
-                        rolled: !target.gpu,
-                    };
-                    kernel.check(&limits).is_ok()
-                }
-            })
+            .filter(|lanes| self.kernel(target, [rows, len, chunks], phase, *lanes).check(&limits).is_ok())
             .collect()
+    }
+    /// The kernel that does a phase for `rows` rows of `len` elements in so many chunks.
+    fn kernel(self, target: &Target, [rows, len, chunks]: [u32; 3], phase: Phase, lanes: Lanes) -> Box<dyn Kernel> {
+        let rolled = !target.gpu;
+        let norm = |centred, eps| RowNorm { rows, len, centred, eps: eps as f32, chunks, phase, lanes, rolled };
+        match self {
+            Row::Softmax { .. } => Box::new(RowSoftmax { rows, len, lanes, rolled }),
+            Row::Norm { centred, eps } => Box::new(norm(centred, eps)),
+            Row::Groups { eps, .. } => Box::new(norm(true, eps)),
+        }
     }
     /// True if a kernel does it.
     pub fn applies(self, sizes: &[u64], target: &Target) -> bool {
@@ -182,15 +175,12 @@ pub(super) fn lower<'a>(
             };
             hooks += &function("fn store(row: u32, quad: u32, value: vec4<f32>)", &body);
             let rows = extent(context, root, range.end - range.start)?;
-            let (len, chunks) = (extent(context, root, len)?, extent(context, root, chunks)?);
-            let (centred, eps) = match row {
-                Row::Softmax { .. } => {
-                    return shader(&epilogue, target, &RowSoftmax { rows, len, lanes, rolled: !target.gpu }, hooks);
-                }
-                Row::Norm { centred, eps } => (centred, eps),
-                Row::Groups { eps, .. } => (true, eps),
-            };
-            let kept = at_row.times(chunks as u64).add(&Index::var("chunk", chunks as u64)).times(2);
+            let extents = [rows, extent(context, root, len)?, extent(context, root, chunks)?];
+            let kernel = row.kernel(target, extents, phase, lanes);
+            if let Row::Softmax { .. } = row {
+                return shader(&epilogue, target, &*kernel, hooks);
+            }
+            let kept = at_row.times(chunks).add(&Index::var("chunk", chunks)).times(2);
             let mut e = Emitter::new(context, access);
             if let (Some(figures), Phase::Figures) = (figures, phase) {
                 e.store(figures, &kept, "mean");
@@ -207,8 +197,7 @@ pub(super) fn lower<'a>(
             };
             e.line(format!("return {pair};"));
             hooks += &function("fn kept(row: u32, chunk: u32) -> vec2<f32>", &e.finish());
-            let kernel = RowNorm { rows, len, centred, eps: eps as f32, chunks, phase, lanes, rolled: !target.gpu };
-            shader(&epilogue, target, &kernel, hooks)
+            shader(&epilogue, target, &*kernel, hooks)
         };
         let subgroups = matches!(lanes, Lanes::Subgroup { .. });
         let key = key.clone();
