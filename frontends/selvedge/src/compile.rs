@@ -39,6 +39,7 @@ pub(crate) use passes::{Placing, around_rules, optimised, passes};
 pub use passes::{optimise, specialise};
 pub use selvedge_passes::{Notes, Optimizer};
 pub use settings::{Options, Settings};
+pub(crate) use stored::{halved, written_out};
 
 /// A compiled program.
 pub struct Compiled {
@@ -372,9 +373,9 @@ pub fn compile(module: Module, weights: Weights, pipeline: Value, options: &Opti
     let own: BTreeSet<String> = module.functions.iter().map(|f| f.name.clone()).collect();
     let mut module = passes::run_passes(module, all.iter().map(Box::as_ref), &mut dump, &mut stages, &mut notes)?;
     if options.settings.half_activations {
-        module = stored::halved(module, &weights, &pipeline, &mut dump, &mut stages, &mut notes)?;
+        module = halved(module, &weights, &pipeline, &mut dump, &mut stages, &mut notes)?;
     }
-    module = stored::written_out(module, &own, &mut dump, &mut stages, &mut notes)?;
+    module = written_out(module, &own, &mut dump, &mut stages, &mut notes)?;
     let started = Instant::now();
     let unfused = options.settings.optimizer == Optimizer::None;
     let size = selvedge_codegen::Options { size: size(&pipeline), unfused, ..Default::default() };
@@ -467,8 +468,7 @@ pub fn session_with(
             let (module, weights, _) = quantize::apply(module, weights, settings)?;
             let (mut module, mut notes) = optimised(module, &options)?;
             if settings.half_activations {
-                module =
-                    stored::halved(module, &weights, &pipeline, &mut Dump::new(None)?, &mut Vec::new(), &mut notes)?;
+                module = halved(module, &weights, &pipeline, &mut Dump::new(None)?, &mut Vec::new(), &mut notes)?;
             }
             Ok(Session::host(module, weights))
         }

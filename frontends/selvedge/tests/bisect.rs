@@ -1,6 +1,7 @@
 //! Planted bugs: a weight in another's place, a pass that changes the meaning, a kernel that computes something else.
 
 use selvedge::bisect::{Guilty, Suspects, bisect};
+use selvedge::check::check;
 use selvedge::compile::Settings;
 use selvedge::{Device, DeviceChoice};
 use selvedge_ir::scalar::{Binary, Body};
@@ -108,4 +109,43 @@ fn a_kernel_that_computes_something_else_is_named() {
     assert!(!family.is_empty() && family != "unknown", "{}", found[0]);
     let place = found[0].place.clone().unwrap_or_default();
     assert!(place.contains(".rs:"), "{}", found[0]);
+}
+
+/// How far a program with these settings is off on the host, all in all: what `check` says, which knows nothing of bisecting.
+fn distance(folder: &Path, settings: &Settings) -> f64 {
+    let report = check(folder, &Device::Host, settings, None).expect("a case");
+    let distance = report.outputs.iter().map(|(_, c)| c.rel_l2).fold(0.0, f64::max);
+    assert!(distance > 1e-5, "{settings:?} changes nothing: {}", report.to_json());
+    distance
+}
+
+#[test]
+fn what_the_settings_cost_is_theirs() {
+    let folder = fixture("dit-original");
+    let integers = |bits| Settings { integer_bits: Some(bits), ..Settings::default() };
+    let halves = Settings { half_activations: true, ..Settings::default() };
+    let cases = [(integers(8), "quantize-weights"), (integers(4), "quantize-weights"), (halves, "half-activations")];
+    for (settings, pass) in cases {
+        let distance = distance(&folder, &settings);
+        let suspects = Suspects::new(&settings, &Device::Host);
+        let found = |tol: f64| bisect(&folder, &Device::Host, Some(tol), &suspects).expect("a case");
+        let blamed = found(distance / 4.0);
+        assert!(!blamed.is_empty(), "{settings:?}: nothing is {distance:.2e} off");
+        assert!(blamed.iter().all(|f| f.guilty == Guilty::Rule(pass.into())), "{blamed:?}");
+        assert_eq!(found(4.0 * distance), [], "{settings:?} is {distance:.2e} off");
+    }
+}
+
+#[test]
+fn a_kernel_is_found_behind_integers_and_halves() {
+    let (folder, device) = (fixture("dit-original"), gpu());
+    let settings = Settings { integer_bits: Some(4), half_activations: true, ..Settings::default() };
+    let tol = Some(4.0 * distance(&folder, &settings));
+    let mut suspects = Suspects::new(&settings, &device);
+    assert_eq!(bisect(&folder, &device, tol, &suspects).expect("a case"), []);
+    suspects.kernels = &|_, text| text.replace("tanh_of(", "-tanh_of(").replace("fn -tanh_of(", "fn tanh_of(");
+    let found = bisect(&folder, &device, tol, &suspects).expect("a case");
+    assert!(!found.is_empty(), "a kernel was changed");
+    let Guilty::Kernel(family) = &found[0].guilty else { panic!("{}", found[0]) };
+    assert!(!family.is_empty() && family != "unknown", "{}", found[0]);
 }

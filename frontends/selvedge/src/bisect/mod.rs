@@ -2,10 +2,12 @@
 //!
 //! Three comparisons, each with one suspect. The interpreter on the module as it was built, against what was recorded: a
 //! difference is the import's (a weight in the wrong place, a configuration misread, model code). The interpreter on the
-//! module after each pass, against the module before: a pass, and in saturation the rule (it is run again with fewer rules). The device on the optimised module, against
-//! the interpreter: a kernel. In each, the first value that differs is named, with its operator and the model code's line.
+//! module after each pass, against the module before: a pass, and in saturation the rule (it is run again with fewer rules).
+//! What the settings ask for is among the passes: integer weights come first, halves behind the rules. The device on what they
+//! all made of the module, against the interpreter: a kernel. In each, the first value that differs is named, with its operator and the model code's line.
 
 mod calls;
+mod line;
 mod parts;
 mod probe;
 
@@ -17,6 +19,7 @@ use crate::gpu::GpuSession;
 use crate::session::Session;
 use crate::weights::{Cached, Weights};
 use calls::Call;
+use line::Line;
 use probe::Probe;
 use selvedge_bundle::manifest::Step;
 use selvedge_import::cases::{self, CaseRun};
@@ -98,9 +101,9 @@ impl std::fmt::Display for Finding {
 
 /// The parts that may be at fault; tests plant bugs in them.
 pub struct Suspects<'s> {
-    /// The passes, in order.
+    /// The passes that do not depend on weights, in order; the settings' integers come before them, their halves behind.
     pub passes: Vec<Box<dyn Pass>>,
-    /// For the code generator.
+    /// How it is compiled.
     pub settings: Settings,
     /// Changes the text of a kernel, by its family.
     pub kernels: &'s dyn Fn(&str, String) -> String,
@@ -152,19 +155,21 @@ fn of_run(run: &CaseRun, device: &Device, tol: Option<f64>, suspects: &Suspects)
     // Functions are called one by one, with what the interpreter gives them.
     let library = Module { schedule: Schedule::default(), ..run.module.clone() };
     let before = Bench { module: &library, weights: &weights, run: &run.name, tolerance };
-    for call in calls::calls(&run.module, &weights, &run.run)? {
-        if let Some(finding) = before.rules(&call, suspects)? {
+    let line = Line::new(&library, &weights, suspects, device)?;
+    let calls = calls::calls(&run.module, &weights, &run.run)?;
+    for call in &calls {
+        if let Some(finding) = before.rules(call, &line)? {
             return Ok(Some(finding));
         }
     }
     let Device::Gpu(_) = device else { return Ok(None) };
-    let mut optimised = library.clone();
-    for pass in &suspects.passes {
-        optimised = pass.run(optimised)?;
+    let mut compiled = library.clone();
+    for pass in line.passes() {
+        compiled = pass.run(compiled)?;
     }
-    let after = Bench { module: &optimised, ..before };
-    for call in calls::calls(&run.module, &weights, &run.run)? {
-        if let Some(finding) = after.kernels(&call, device, suspects)? {
+    let after = Bench { module: &compiled, weights: &line.weights, ..before };
+    for call in &calls {
+        if let Some(finding) = after.kernels(call, device, suspects)? {
             return Ok(Some(finding));
         }
     }
@@ -226,16 +231,16 @@ impl Bench<'_> {
     }
 
     /// The pass after which a value differs from the one of the same name, or else of the same place and type, before it.
-    fn rules(&self, call: &Call, suspects: &Suspects) -> Result<Option<Finding>, Error> {
+    fn rules(&self, call: &Call, line: &Line) -> Result<Option<Finding>, Error> {
         let mut before = self.module.clone();
         let mut known: Option<(Probe, BTreeMap<String, Tensor>)> = None;
-        for pass in &suspects.passes {
+        for pass in line.passes() {
             let after = pass.run(before.clone())?;
             if after == before {
                 continue;
             }
             let probe = Probe::of_all(&after, &call.function)?;
-            let got = probe.on_host(self.weights, call)?;
+            let got = probe.on_host(&line.weights, call)?;
             let (old, want) = match known.take() {
                 Some(known) => known,
                 None => {
@@ -252,7 +257,7 @@ impl Bench<'_> {
                 let fails = |keep: &parts::Keep| {
                     let Some(pass) = pass.with_parts(keep) else { return Ok(false) };
                     let probe = Probe::of_none(&pass.run(before.clone())?, &call.function)?;
-                    let got = probe.on_host(self.weights, call)?;
+                    let got = probe.on_host(&line.weights, call)?;
                     let wrong = |name: &String| Some(!compare(got.get(name)?, want.get(name)?, self.tolerance).ok());
                     Ok(probe.returned.iter().filter_map(wrong).any(|wrong| wrong))
                 };

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// The optimised module with activations in f16, by ranges that are measured on it.
-pub(super) fn halved(
+pub(crate) fn halved(
     module: Module,
     weights: &Weights,
     pipeline: &Value,
@@ -29,7 +29,7 @@ pub(super) fn halved(
 
 /// The module as code generation reads it: packed weights as words and scales, and of functions without a schedule only the
 /// caller's `own`, since blocks that outlining made are nobody's to call and would take memory.
-pub(super) fn written_out(
+pub(crate) fn written_out(
     module: Module,
     own: &BTreeSet<String>,
     dump: &mut Dump,
