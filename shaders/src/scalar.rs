@@ -9,7 +9,8 @@ use selvedge_ir::scalar::{Binary, Body, F64, Scalar, Unary};
 ///
 /// `args` are expressions of the arguments in their register types ([`register`]), repeated as often as the body
 /// uses them: pass names. `fresh` gives names not used before in the function. Floats are computed in f32; the result
-/// is not rounded to a narrower dtype (see [`crate::memory::round`]). The meaning is that of `selvedge_ir::scalar`.
+/// is not rounded to a narrower dtype, even if it is a cast to it (see [`crate::memory::round`]). The meaning is that of
+/// `selvedge_ir::scalar`.
 ///
 /// # Panics
 /// If the body is not well-typed for the dtypes; the verifier has refused such a map.
@@ -22,12 +23,18 @@ pub fn emit(
 ) -> String {
     let types = body.infer(dtypes).expect("the verifier accepts only well-typed bodies");
     let mut texts: Vec<String> = Vec::with_capacity(types.len());
-    for (node, &dtype) in body.nodes().iter().zip(&types) {
-        if let Scalar::Arg(i) = node {
-            texts.push(args[*i as usize].clone());
-            continue;
-        }
-        let value = expression(*node, dtype, &types, &texts);
+    for (id, (node, &dtype)) in body.nodes().iter().zip(&types).enumerate() {
+        let last = id as u32 == body.result();
+        let value = match *node {
+            Scalar::Arg(i) => {
+                texts.push(args[i as usize].clone());
+                continue;
+            }
+            Scalar::Cast(DType::F16 | DType::BF16, x) if last => {
+                cast(types[x as usize].class(), DType::F32, &texts[x as usize])
+            }
+            node => expression(node, dtype, &types, &texts),
+        };
         // Literals get a name too: operands of a named value are not evaluated at compile time, where WGSL refuses
         // overflow, division by zero and non-finite results.
         let name = fresh();

@@ -10,6 +10,7 @@ use crate::select::splat;
 use crate::views::behind;
 use selvedge_ir::dtype::{bf16_to_f32, f16_to_f32};
 use selvedge_ir::ops::Const;
+use selvedge_ir::scalar::Body;
 use selvedge_ir::{DType, Diagnostic, Function, Op, ValueId};
 use selvedge_shaders::memory::{self, Layout};
 use selvedge_shaders::scalar;
@@ -41,7 +42,7 @@ pub struct Emitter<'a, 'b, 'c> {
     access: &'c mut Access<'b>,
     /// Computed here though it is stored: the value that this kernel writes.
     computing: Option<ValueId>,
-    /// Values held by a name already: the root's element in an epilogue.
+    /// Values held by a name already, unrounded: the root's element in an epilogue.
     given: HashMap<ValueId, String>,
     lines: Vec<Line>,
     names: usize,
@@ -84,12 +85,7 @@ impl<'a, 'b, 'c> Emitter<'a, 'b, 'c> {
         self.computing = Some(value);
         self
     }
-    /// Takes a value's element from a register, whatever the index.
-    pub fn given(mut self, value: ValueId, register: &str) -> Self {
-        self.given.insert(value, register.to_string());
-        self
-    }
-    /// As [`Emitter::given`], from here on.
+    /// Takes a value's element from a register that holds it unrounded, whatever the index, from here on.
     pub fn give(&mut self, value: ValueId, register: &str) {
         self.given.insert(value, register.to_string());
     }
@@ -206,19 +202,10 @@ impl<'a, 'b, 'c> Emitter<'a, 'b, 'c> {
                 let load = if dtype == DType::F16 { "load_f16" } else { "load_bf16" };
                 self.bind(format!("{load}({word}, {half})"))
             }
-            (DType::F32 | DType::F16 | DType::BF16, _) => {
-                let word = self.word(tensor, e);
-                format!("bitcast<f32>({word})")
-            }
-            (DType::I32, _) => {
-                let word = self.word(tensor, e);
-                format!("bitcast<i32>({word})")
-            }
+            (DType::F32 | DType::F16 | DType::BF16, _) => format!("bitcast<f32>({})", self.word(tensor, e)),
+            (DType::I32, _) => format!("bitcast<i32>({})", self.word(tensor, e)),
             (DType::U32, _) => self.word(tensor, e),
-            (DType::Bool, _) => {
-                let word = self.word(tensor, e);
-                format!("({word} != 0u)")
-            }
+            (DType::Bool, _) => format!("({} != 0u)", self.word(tensor, e)),
             (DType::Packed(_), _) => unreachable!("quantised weights are refused when tensors are made"),
         }
     }
@@ -261,10 +248,16 @@ impl<'a, 'b, 'c> Emitter<'a, 'b, 'c> {
         self.line(text);
     }
 
+    /// A name for what a dtype can hold of an expression.
+    fn rounded(&mut self, dtype: DType, text: String) -> String {
+        let rounded = memory::round(dtype, &text);
+        if rounded == text { text } else { self.bind(rounded) }
+    }
     /// An element of a value, as an expression of its register type that may be repeated.
     pub fn value(&mut self, id: ValueId, at: &[Index]) -> Result<String, Diagnostic> {
         if let Some(name) = self.given.get(&id) {
-            return Ok(name.clone());
+            let name = name.clone();
+            return Ok(self.rounded(self.context.dtype(id), name));
         }
         let key = (id, at.to_vec());
         if let Some(name) = self.known.get(&key) {
@@ -279,6 +272,46 @@ impl<'a, 'b, 'c> Emitter<'a, 'b, 'c> {
         };
         self.known.insert(key, text.clone());
         Ok(text)
+    }
+
+    /// As [`Emitter::value`], for a store, which rounds: what is computed here is not rounded before.
+    pub fn unrounded(&mut self, id: ValueId, at: &[Index]) -> Result<String, Diagnostic> {
+        if let Some(name) = self.given.get(&id) {
+            return Ok(name.clone());
+        }
+        let stored = self.computing != Some(id) && self.context.homes.contains_key(&id);
+        match self.context.function.op(id) {
+            Some((Op::Map(map), args)) if !stored => self.map(&map.body, args, at),
+            Some((op @ (Op::Transpose(_) | Op::Reshape(_) | Op::Broadcast(_) | Op::Slice(_)), args)) if !stored => {
+                let inner = self.behind(op, id, args[0], at)?;
+                self.unrounded(args[0], &inner)
+            }
+            Some(_) | None => self.value(id, at),
+        }
+    }
+    /// A map's element, unrounded.
+    fn map(&mut self, body: &Body, args: &[ValueId], at: &[Index]) -> Result<String, Diagnostic> {
+        let mut texts = Vec::with_capacity(args.len());
+        for arg in args {
+            let text = self.value(*arg, at)?;
+            texts.push(text);
+        }
+        let dtypes: Vec<DType> = args.iter().map(|a| self.context.dtype(*a)).collect();
+        let mut out = Vec::new();
+        let mut names = self.names;
+        let mut fresh = || {
+            names += 1;
+            format!("t{}", names - 1)
+        };
+        let result = scalar::emit(body, &texts, &dtypes, &mut fresh, &mut out);
+        self.names = names;
+        out.into_iter().for_each(|l| self.line(l));
+        Ok(result)
+    }
+    /// The index in a view's operand of the view's element `at`.
+    fn behind(&self, op: &Op, id: ValueId, operand: ValueId, at: &[Index]) -> Result<Vec<Index>, Diagnostic> {
+        let (result, operand) = (self.context.sizes(id), self.context.sizes(operand));
+        behind(op, at, &result, &operand).ok_or_else(|| internal("a view that is none"))
     }
 
     fn compute(&mut self, id: ValueId, at: &[Index]) -> Result<String, Diagnostic> {
@@ -298,28 +331,11 @@ impl<'a, 'b, 'c> Emitter<'a, 'b, 'c> {
                 })
             }
             Op::Map(map) => {
-                let mut texts = Vec::with_capacity(args.len());
-                for arg in args {
-                    let text = self.value(*arg, at)?;
-                    texts.push(text);
-                }
-                let dtypes: Vec<DType> = args.iter().map(|a| self.context.dtype(*a)).collect();
-                let mut out = Vec::new();
-                let mut names = self.names;
-                let mut fresh = || {
-                    names += 1;
-                    format!("t{}", names - 1)
-                };
-                let result = scalar::emit(&map.body, &texts, &dtypes, &mut fresh, &mut out);
-                self.names = names;
-                out.into_iter().for_each(|l| self.line(l));
-                let rounded = memory::round(dtype, &result);
-                // A cast inside the body may have rounded already; rounding again changes nothing.
-                Ok(if rounded == result { result } else { self.bind(rounded) })
+                let result = self.map(&map.body, args, at)?;
+                Ok(self.rounded(dtype, result))
             }
             Op::Transpose(_) | Op::Reshape(_) | Op::Broadcast(_) | Op::Slice(_) => {
-                let (result, operand) = (self.context.sizes(id), self.context.sizes(args[0]));
-                let inner = behind(op, at, &result, &operand).ok_or_else(|| internal("a view that is none"))?;
+                let inner = self.behind(op, id, args[0], at)?;
                 self.value(args[0], &inner)
             }
             Op::Pad(p) => {

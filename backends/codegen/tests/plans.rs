@@ -49,6 +49,26 @@ fn an_mlp_is_two_dispatches() {
     assert_eq!(got, expected, "run with BLESS=1 to accept");
 }
 
+/// A cast behind a kernel is left to the store, which rounds once, and to the bits that are stored.
+#[test]
+fn what_is_stored_in_halves_is_rounded_once() {
+    let text = r#"weight "w" : f32[64,32]
+
+fn @f(%x: f32[10,32]) -> f32[10,32] {
+  %w = weight "w" : f32[64,32]
+  %h = contract %x, %w spec=[ik,jk->ij] dtype=f32 : f32[10,64]
+  %s = map %h body={x| f16(x * 2.0)} : f16[10,64]
+  %a = map %s body={x| f16(sigmoid(f32(x)))} : f16[10,64]
+  %y = contract %a, %w spec=[ij,jk->ik] dtype=f32 : f32[10,32]
+  return y=%y
+}
+"#;
+    let compiled = compile(&module(text), &Target::portable(), &Options::default()).unwrap();
+    // Four elements in each function that stores, and the functions' own heads.
+    let count = |what: &str| compiled.kernels[0].matches(what).count();
+    assert_eq!((count("round_f16("), count("bits_f16(")), (5, 5), "{}", compiled.kernels[0]);
+}
+
 #[test]
 fn a_choice_of_the_caller_changes_the_kernel_and_nothing_else() {
     let target = Target::portable();

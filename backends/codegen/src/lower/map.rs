@@ -17,11 +17,11 @@ pub(super) fn lower<'a>(lowering: &mut Lowering<'a, '_>, id: ValueId) -> Result<
         if width == 4 {
             let mut values = [const { String::new() }; 4];
             for (lane, value) in values.iter_mut().enumerate() {
-                *value = e.value(id, &coordinates(&i.times(4).plus(lane as u64), &sizes))?;
+                *value = e.unrounded(id, &coordinates(&i.times(4).plus(lane as u64), &sizes))?;
             }
             e.store4(home, &i, &values);
         } else {
-            let value = e.value(id, &coordinates(&i, &sizes))?;
+            let value = e.unrounded(id, &coordinates(&i, &sizes))?;
             e.store(home, &i, &value);
         }
         let hooks = function("fn element(i: u32)", &e.finish());

@@ -229,11 +229,9 @@ impl<'a> Epilogue<'a> {
     fn store(&self, access: &mut Access, at: &[Index], value: &str) -> Result<String, Diagnostic> {
         let (root, result) = (self.unit.root(), self.unit.result());
         let mut e = Emitter::new(self.context, access).computing(result);
-        let rounded = selvedge_shaders::memory::round(self.context.dtype(root), value);
-        let register = if rounded == value { rounded } else { e.bind(rounded) };
-        let mut e = e.given(root, &register);
+        e.give(root, value);
         let at = self.forward(at);
-        let value = e.value(result, &at)?;
+        let value = e.unrounded(result, &at)?;
         let sizes = self.context.sizes(result);
         e.store(self.home()?, &linear(&at, &sizes), &value);
         Ok(e.finish())
@@ -253,12 +251,9 @@ impl<'a> Epilogue<'a> {
         let mut values = [const { String::new() }; 4];
         let mut places: Vec<Index> = Vec::with_capacity(4);
         for (lane, at) in at.iter().enumerate() {
-            let register = format!("{value}.{}", LANES[lane]);
-            let rounded = selvedge_shaders::memory::round(self.context.dtype(root), &register);
-            let register = if rounded == register { rounded } else { e.bind(rounded) };
-            e.give(root, &register);
+            e.give(root, &format!("{value}.{}", LANES[lane]));
             let at = self.forward(at);
-            values[lane] = e.value(result, &at)?;
+            values[lane] = e.unrounded(result, &at)?;
             places.push(linear(&at, &sizes));
         }
         let home = self.home()?;

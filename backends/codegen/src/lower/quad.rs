@@ -70,17 +70,17 @@ impl<'a> Epilogue<'a> {
         finish: &dyn Fn(&mut Emitter, &Index, String) -> Result<String, Diagnostic>,
     ) -> Result<String, Diagnostic> {
         let (root, result) = (self.unit.root(), self.unit.result());
-        let (dtype, sizes, home) = (self.context.dtype(root), self.context.sizes(result), self.home()?);
+        let (sizes, home) = (self.context.sizes(result), self.home()?);
         let mut e = Emitter::new(self.context, access).computing(result);
         let mut places = Vec::new();
         let mut values = [const { String::new() }; 4];
         for (lane, name) in LANES.iter().enumerate() {
             let k = quad.times(4).plus(lane as u64).at_most(len - 1);
             let value = finish(&mut e, &k, format!("value.{name}"))?;
-            let value = e.bind(selvedge_shaders::memory::round(dtype, &value));
+            let value = e.bind(value);
             e.give(root, &value);
             let to = self.forward(&at(&k));
-            values[lane] = e.value(result, &to)?;
+            values[lane] = e.unrounded(result, &to)?;
             places.push(linear(&to, &sizes));
         }
         if len.is_multiple_of(4) && is_quad(&places) {
