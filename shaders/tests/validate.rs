@@ -409,8 +409,8 @@ fn library_functions_are_found_and_valid() {
 fn chosen_contractions_are_legal_and_waste_little() {
     for b_order in [BOrder::KContiguous, BOrder::NContiguous] {
         for (i, subgroup) in [None, Some(4), Some(8), Some(8), Some(32), Some(64)].into_iter().enumerate() {
-            let (gpu, wide) = (i > 3, i == 2);
-            let of = Capabilities { subgroup, gpu, wide, cooperative: vec![8, 16], ..Capabilities::PORTABLE };
+            let (gpu, wide, avx512) = (i > 3, i == 2, i == 3);
+            let of = Capabilities { subgroup, gpu, wide, avx512, cooperative: vec![8, 16], ..Capabilities::PORTABLE };
             for (m, n, k) in
                 [(1, 1, 1), (1, 1152, 1152), (2, 6912, 1152), (77, 64, 5), (1024, 1152, 4608), (5000, 30, 9)]
             {

@@ -119,6 +119,7 @@ impl PlanCheck<'_> {
 
     fn weights(&self) -> Result<(), Flaw> {
         let mut extents = Vec::new();
+        let mut arrangements = HashMap::new();
         for (i, slot) in self.plan.weights.iter().enumerate() {
             let place = format!("weights[{i}]");
             // Joined weights follow each other word by word: only what is bound is aligned.
@@ -132,6 +133,16 @@ impl PlanCheck<'_> {
                 let problem =
                     format!("bytes {} to +{} of `{}`, which has {bytes}", slot.start, slot.region.bytes, weight.name);
                 return Err(Flaw::new(place, problem));
+            }
+            if let Some(panels) = slot.panels {
+                let elements = elements(&weight.shape).expect("weights were checked before plans");
+                if !panels.fits(elements) {
+                    let problem = format!("`{}` has {elements} elements, which are no {panels}", weight.name);
+                    return Err(Flaw::new(place, problem));
+                }
+            }
+            if *arrangements.entry(slot.weight).or_insert(slot.panels) != slot.panels {
+                return Err(Flaw::new(place, format!("`{}` has another order in another slot", weight.name)));
             }
             extents.push(slot.region);
         }

@@ -24,12 +24,14 @@ mod dtype;
 mod error;
 mod header;
 pub mod manifest;
+mod panels;
 pub mod selftest;
 mod write;
 
 pub use bundle::{Bundle, UNHASHED, WeightBytes};
 pub use dtype::{element_bytes, weight_bytes};
 pub use error::BundleError;
+pub use panels::Panels;
 pub use write::write;
 
 /// Reads a bundle from the bytes of a file. Weights are hashed when they are asked for, everything else now.

@@ -1,15 +1,17 @@
 //! The manifest: plain data that says what to allocate, what to upload and what to dispatch.
 //!
 //! A plan leaves the runtime no decision: every tensor has a region of a buffer, every dispatch its kernel,
-//! bindings and group counts. Regions start at multiples of [`ALIGN`] bytes; elements are dense and row-major.
+//! bindings and group counts. Regions start at multiples of [`ALIGN`] bytes; elements are dense and row-major, but for weights
+//! in [`Panels`].
 //! In weights f32, i32, u32 and bool (0 or 1) take one 32-bit word, f16 and bf16 half a word (low half first). In
 //! ports every element takes one word: f16 and bf16 are f32 words that hold rounded values. How other computed values lie is
 //! between a plan's kernels.
 
+use crate::panels::Panels;
 use serde::{Deserialize, Serialize};
 
 /// Version of the format written by this crate; a reader refuses a later one.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 /// Alignment of regions and bindings in bytes: WebGPU's largest offset alignment.
 pub const ALIGN: u64 = 256;
@@ -192,10 +194,13 @@ pub struct Region {
 pub struct WeightSlot {
     /// Index into [`Manifest::weights`].
     pub weight: u32,
-    /// First byte of the weight's bytes that goes here.
+    /// First byte of the weight's bytes, as they lie on the device, that goes here.
     pub start: u64,
     /// Where; its `bytes` is how many.
     pub region: Region,
+    /// The order of its elements, the same in all its slots, if it is not the checkpoint's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub panels: Option<Panels>,
 }
 
 /// A tensor that goes in or out.

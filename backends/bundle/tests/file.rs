@@ -3,7 +3,8 @@
 mod common;
 
 use common::*;
-use selvedge_bundle::manifest::{Copy, FORMAT, Weight};
+use selvedge_bundle::Panels;
+use selvedge_bundle::manifest::{Copy, FORMAT, Weight, WeightSlot};
 use selvedge_bundle::{Bundle, BundleError, UNHASHED, WeightBytes, read};
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -167,6 +168,19 @@ fn contents_that_do_not_fit_are_refused() {
     assert_eq!(
         refused(|m| m.plans[0].weights[1].region.offset = 0),
         "plans[0].weights: two weights share region 0+8 of buffer 0"
+    );
+    assert_eq!(
+        refused(|m| m.plans[0].weights[1].panels = Some(Panels { rows: 2, channels: 4, taps: 1 })),
+        "plans[0].weights[1]: `full` has 2 elements, which are no panels of 2 rows, 4 channels and 1 taps"
+    );
+    assert_eq!(
+        refused(|m| {
+            m.weights[0].shape = vec![8];
+            let slot = |start, offset, panels| WeightSlot { weight: 0, start, region: region(0, offset, 4), panels };
+            let panels = Some(Panels { rows: 1, channels: 8, taps: 1 });
+            m.plans[0].weights = vec![slot(0, 0, panels), slot(4, 256, None)];
+        }),
+        "plans[0].weights[1]: `half` has another order in another slot"
     );
     assert_eq!(
         refused(|m| m.plans[0].buffers[0].bytes = 100),

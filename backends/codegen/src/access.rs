@@ -7,6 +7,7 @@
 
 use crate::index::Index;
 use crate::target::Target;
+use selvedge_bundle::Panels;
 use selvedge_bundle::manifest::{ALIGN, Access as Usage, Region};
 use selvedge_ir::DType;
 use selvedge_shaders::memory::{self, Layout};
@@ -28,6 +29,8 @@ pub struct Tensor {
     pub layout: Layout,
     /// Number of elements.
     pub elements: u64,
+    /// The order of its elements, if it is not row-major: weights only.
+    pub panels: Option<Panels>,
     /// Where it is; empty until memory is planned. Pieces follow each other and all but the last end at multiples of [`ALIGN`].
     pub pieces: Vec<Region>,
 }

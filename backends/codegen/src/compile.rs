@@ -206,6 +206,7 @@ impl<'m> Compiler<'m> {
         if !errors.is_empty() {
             return Err(Failure::Refused(Diagnostics(errors)));
         }
+        self.arrange(&prepared);
         let prepared_values = self.names.outputs[0].values();
         self.fixed = self.weight_tensors.iter().chain(prepared_values).copied().collect();
         let weights = self.place_weights();

@@ -6,6 +6,7 @@
 
 use crate::access::{Access, LANES, Tensor, TensorId};
 use crate::index::{Index, linear};
+use crate::panels;
 use crate::select::splat;
 use crate::views::behind;
 use selvedge_ir::dtype::{bf16_to_f32, f16_to_f32};
@@ -191,7 +192,8 @@ impl<'a, 'b, 'c> Emitter<'a, 'b, 'c> {
     }
     /// Element `e` of a tensor, in its register type.
     pub fn load(&mut self, tensor: TensorId, e: &Index) -> String {
-        let (dtype, layout) = (self.access.tensors[tensor].dtype, self.access.tensors[tensor].layout);
+        let Tensor { dtype, layout, panels, .. } = self.access.tensors[tensor];
+        let e = &panels.map_or_else(|| e.clone(), |panels| panels::place(panels, e));
         match (dtype, layout) {
             (DType::F16 | DType::BF16, Layout::Packed) => {
                 let word = self.word(tensor, &e.div(2));

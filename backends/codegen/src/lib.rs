@@ -20,6 +20,7 @@ pub mod lower;
 pub mod memory;
 pub mod moves;
 pub mod names;
+pub mod panels;
 pub mod ports;
 pub mod probe;
 pub mod select;

@@ -126,7 +126,14 @@ mod tests {
     use selvedge_shaders::memory::Layout;
 
     fn tensor(elements: u64) -> Tensor {
-        Tensor { label: String::new(), dtype: DType::F32, layout: Layout::Words, elements, pieces: Vec::new() }
+        Tensor {
+            label: String::new(),
+            dtype: DType::F32,
+            layout: Layout::Words,
+            elements,
+            panels: None,
+            pieces: Vec::new(),
+        }
     }
 
     #[test]

@@ -69,7 +69,7 @@ pub fn tensor(label: impl Into<String>, ty: &TensorType, layout: Layout) -> Resu
         )
         .help("convert the checkpoint to f16 or bf16"));
     }
-    Ok(Tensor { label, dtype: ty.dtype, layout, elements: elements as u64, pieces: Vec::new() })
+    Ok(Tensor { label, dtype: ty.dtype, layout, elements: elements as u64, panels: None, pieces: Vec::new() })
 }
 
 impl Names {

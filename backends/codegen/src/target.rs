@@ -23,10 +23,13 @@ pub struct Target {
     pub max_iterations: u32,
     /// `shader-f16` is there.
     pub f16: bool,
-    /// 64-bit integers are there, and a load costs by its components, whatever their width (llvmpipe on processors that do not gather):
+    /// 64-bit integers are there, and a load costs by its components, whatever their width (llvmpipe that does not gather):
     /// buffers are read and written by pairs of words.
     #[serde(default)]
     pub wide: bool,
+    /// Kernels run on a processor with AVX-512: twice the vector registers, and caches of instructions that hold longer steps.
+    #[serde(default)]
+    pub avx512: bool,
     /// A driver whose compiler takes the square of a kernel's loads and stores of arrays, half a minute for some (llvmpipe on LLVM 15):
     /// kernels have small tiles in registers.
     #[serde(default)]
@@ -93,6 +96,7 @@ impl Target {
             max_iterations: 60_000,
             f16: false,
             wide: false,
+            avx512: false,
             old_compiler: false,
             gpu: false,
             cooperative: Vec::new(),

@@ -28,7 +28,8 @@ pub fn plan(manifest: &Manifest, plan: &Plan) -> String {
         let Some(weight) = manifest.weights.get(slot.weight as usize) else { continue };
         let from = if slot.start == 0 { String::new() } else { format!(" from byte {}", slot.start) };
         let ty = format!("{}{}", weight.dtype, extents(&weight.shape));
-        line(&mut out, 1, format!("weight {:?} {ty} {}{from}", weight.name, place(&slot.region)));
+        let panels = slot.panels.map_or(String::new(), |p| format!(" in {p}"));
+        line(&mut out, 1, format!("weight {:?} {ty} {}{from}{panels}", weight.name, place(&slot.region)));
     }
     line(&mut out, 0, "}".to_string());
     for f in &plan.functions {

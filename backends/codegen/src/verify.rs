@@ -232,7 +232,14 @@ fn @f(%x: f32[4,70]) -> f32[4,8] {
     fn contents_that_are_overwritten_are_missed() {
         let at = |offset| {
             let pieces = vec![Region { buffer: 0, offset, bytes: 256 }];
-            Tensor { label: offset.to_string(), dtype: DType::F32, layout: Layout::Words, elements: 64, pieces }
+            Tensor {
+                label: offset.to_string(),
+                dtype: DType::F32,
+                layout: Layout::Words,
+                elements: 64,
+                panels: None,
+                pieces,
+            }
         };
         let touch = |tensor, written: bool| Touch {
             tensor,

@@ -35,7 +35,7 @@ fn check(text: &str, wanted: &[&str]) {
     let families = common::check_candidates(&module, &device, 11);
     common::check(&module, &plain, 12);
     if device.wide {
-        common::check_candidates(&module, &Target { wide: false, ..device.clone() }, 13);
+        common::check_candidates(&module, &Target { wide: false, avx512: true, ..device.clone() }, 13);
     }
     for family in wanted {
         assert!(families.contains(*family), "{family} did not run: {families:?}\n{text}");

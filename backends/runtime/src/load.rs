@@ -180,7 +180,8 @@ impl Session {
             staged: None,
         };
         if let Some(refill) = options.staged.clone().filter(|_| staged) {
-            session.staged = Some(Staged { refill, layouts, present: Vec::new(), peak: 0 });
+            session.staged =
+                Some(Staged { refill, weights: manifest.weights.clone(), layouts, present: Vec::new(), peak: 0 });
             if options.warm_up {
                 session.warm_up(progress)?;
             }
@@ -274,6 +275,7 @@ fn upload_weights(
                 bytes
             }
         };
+        let bytes = weight.arranged(slots[0].panels, bytes); // slots of a weight agree on its order
         for slot in slots {
             let part = &bytes[slot.start as usize..(slot.start + slot.region.bytes) as usize];
             upload.write(&buffers[slot.region.buffer as usize], slot.region.offset, part, &mut report)?;

@@ -4,7 +4,7 @@ use crate::error::RuntimeError;
 use crate::load::{Progress, Session, Stage as Doing};
 use crate::pipelines::{Layouts, function_groups, run_once};
 use crate::transfer::{Upload, new_buffer};
-use selvedge_bundle::manifest::{ALIGN, Buffer, Kernel, Stage};
+use selvedge_bundle::manifest::{ALIGN, Buffer, Kernel, Stage, Weight};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -14,6 +14,8 @@ pub type Refill = Arc<dyn Fn(usize) -> Result<Vec<u8>, String> + Send + Sync>;
 /// What a staged session needs to bring a stage's weights back.
 pub(crate) struct Staged {
     pub refill: Refill,
+    /// The manifest's weights.
+    pub weights: Vec<Weight>,
     pub layouts: Layouts,
     /// Stages whose weights are on the device.
     pub present: Vec<Stage>,
@@ -132,10 +134,14 @@ impl Session {
         slots.retain(|slot| self.plan.buffers[slot.region.buffer as usize].stage == Some(stage));
         slots.sort_by_key(|slot| (slot.weight, slot.start));
         for slots in slots.chunk_by(|a, b| a.weight == b.weight) {
-            let bytes = (staged.refill)(slots[0].weight as usize).map_err(RuntimeError::BadInput)?;
+            let index = slots[0].weight as usize;
+            let (weight, bytes) = (&staged.weights[index], (staged.refill)(index).map_err(RuntimeError::BadInput)?);
+            if Some(bytes.len() as u64) != selvedge_bundle::weight_bytes(&weight.dtype, &weight.shape) {
+                return Err(RuntimeError::BadInput(format!("weight `{}` came back with another size", weight.name)));
+            }
+            let bytes = weight.arranged(slots[0].panels, bytes.into());
             for slot in slots {
-                let part = bytes.get(slot.start as usize..(slot.start + slot.region.bytes) as usize);
-                let part = part.ok_or_else(|| RuntimeError::BadInput("a weight came back with another size".into()))?;
+                let part = &bytes[slot.start as usize..(slot.start + slot.region.bytes) as usize];
                 let buffer = &self.buffers[slot.region.buffer as usize];
                 upload.write(buffer, slot.region.offset, part, &mut |_| {})?;
             }

@@ -71,6 +71,7 @@ impl Gpu {
 
 /// Limits and features of an adapter as a compilation target.
 pub fn target(facts: &DeviceFacts) -> Target {
+    let software = facts.driver.contains("llvmpipe");
     Target {
         name: facts.name.clone(),
         max_binding_bytes: facts.max_binding_bytes,
@@ -82,7 +83,8 @@ pub fn target(facts: &DeviceFacts) -> Target {
         f16: facts.f16,
         gpu: ["discrete", "integrated", "virtual"].contains(&facts.kind.as_str()),
         cooperative: facts.cooperative.clone(),
-        wide: facts.int64 && facts.driver.contains("llvmpipe") && !gathers(),
+        wide: facts.int64 && software && (facts.old_compiler() || !avx512()),
+        avx512: software && avx512(),
         old_compiler: facts.old_compiler(),
         subgroup: facts.subgroup.map(|(min, max)| Subgroups { min, max }),
         rates: rates(&facts.kind),
@@ -90,9 +92,9 @@ pub fn target(facts: &DeviceFacts) -> Target {
     }
 }
 
-/// True if this processor's vectors are gathered from memory by instructions that llvmpipe uses for words: then loads by pairs cost twice as
-/// much (docs/PERFORMANCE.md), and their 512-bit vectors take units away from arithmetic.
-fn gathers() -> bool {
+/// True if this processor has AVX-512. Recent llvmpipe then gathers words by one instruction for 8 lanes, and loads by pairs cost twice as much
+/// (docs/PERFORMANCE.md); older ones load lane by lane.
+fn avx512() -> bool {
     #[cfg(target_arch = "x86_64")]
     return std::arch::is_x86_feature_detected!("avx512f");
     #[cfg(not(target_arch = "x86_64"))]

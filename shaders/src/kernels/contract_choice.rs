@@ -71,14 +71,22 @@ pub struct Capabilities {
     pub gpu: bool,
     /// Loads move 64 bits at a time on a driver that runs on a CPU.
     pub wide: bool,
+    /// On a processor with AVX-512.
+    pub avx512: bool,
     /// Sizes of cooperative matrices of f16 with sums in f32.
     pub cooperative: Vec<u32>,
 }
 
 impl Capabilities {
     /// WebGPU's defaults: no subgroups.
-    pub const PORTABLE: Capabilities =
-        Capabilities { subgroup: None, limits: Limits::PORTABLE, gpu: false, wide: false, cooperative: Vec::new() };
+    pub const PORTABLE: Capabilities = Capabilities {
+        subgroup: None,
+        limits: Limits::PORTABLE,
+        gpu: false,
+        wide: false,
+        avx512: false,
+        cooperative: Vec::new(),
+    };
 }
 
 /// How many candidates [`candidates`] gives at most.
@@ -155,7 +163,7 @@ fn cost(of: &Capabilities, lanes: u64, a: u32, broadcasts: u32, (rm, rn): (u32, 
     let load = if of.wide { WIDE_LOAD } else { LOAD };
     let loads = load * (a + rn) as f64;
     let arithmetic = 4.0 * (MULTIPLY_ADD * (rm * rn) as f64 + BROADCAST * broadcasts as f64);
-    let large = if of.wide && rm * rn > SMALL { LARGE } else { 1.0 };
+    let large = if of.wide && !of.avx512 && rm * rn > SMALL { LARGE } else { 1.0 };
     lanes as f64 * (loads + arithmetic) * large * if of.gpu { UNSTAGED } else { 1.0 }
 }
 
@@ -176,17 +184,19 @@ fn direct(product: Product, rn: u32, of: &Capabilities) -> Vec<(f64, Choice)> {
 }
 
 fn subgroup(product: Product, rn: u32, fours: u32, of: &Capabilities) -> Vec<(f64, Choice)> {
-    // Two fours an iteration: on processors that gather words only, whose caches hold such a step, and in tiles as small.
+    // Two fours an iteration: only on processors whose caches hold such a step, and in small tiles.
     let least = if fours == 1 { 4 } else { 8 };
-    if fours > 1 && (of.wide || of.gpu) {
+    if fours > 1 && !of.avx512 {
         return Vec::new();
     }
     let (elements, gain) = if fours == 1 { (192, 1.0) } else { (128, DOUBLE) };
+    // By pairs one loads lane by lane, and more rows for each column loaded pay longer.
+    let (elements, most) = if fours > 1 && of.wide && rn == 4 { (160, 40) } else { (elements, 32) };
     let widths = of.subgroup.filter(|width| (least..=of.limits.invocations.min(128)).contains(width));
     // Fours of columns of one row each are too little of a row at a time: measured at a third of the speed.
     let narrow = |width: u32| rn == 4 && product.b_order == BOrder::NContiguous && product.n > 4 * width;
     let Some(width) = widths.filter(|width| !narrow(*width)) else { return Vec::new() };
-    let tiles = (1..=elements / rn).rev().filter(|rm| *rm <= 32);
+    let tiles = (1..=elements / rn).rev().filter(|rm| *rm <= most);
     tiles
         .map(|rm| {
             let kernel = ContractSubgroup { product, width, rm, rn, fours };

@@ -96,9 +96,9 @@ pub fn manifest() -> Manifest {
                 Buffer { label: "arena".to_string(), bytes: 1024, access: Access::ReadWrite, stage: None },
             ],
             weights: vec![
-                WeightSlot { weight: 0, start: 0, region: region(0, 0, 6) },
-                WeightSlot { weight: 1, start: 0, region: region(0, 256, 8) },
-                WeightSlot { weight: 2, start: 4, region: region(0, 512, 4) },
+                WeightSlot { weight: 0, start: 0, region: region(0, 0, 6), panels: None },
+                WeightSlot { weight: 1, start: 0, region: region(0, 256, 8), panels: None },
+                WeightSlot { weight: 2, start: 4, region: region(0, 512, 4), panels: None },
             ],
             functions: vec![step],
             schedule: Some(PlanSchedule {

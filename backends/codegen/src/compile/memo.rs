@@ -67,7 +67,8 @@ pub(super) struct Scratch {
 impl Scratch {
     pub fn tensor(&self, function: &Function, unit: &Unit) -> Tensor {
         let label = format!("{} of {}", self.label, name_of(function, unit.root()));
-        Tensor { label, dtype: self.dtype, layout: Layout::Words, elements: self.elements, pieces: Vec::new() }
+        let (dtype, elements) = (self.dtype, self.elements);
+        Tensor { label, dtype, layout: Layout::Words, elements, panels: None, pieces: Vec::new() }
     }
 }
 
@@ -215,5 +216,7 @@ impl Walk<'_> {
         let ty = TensorType::new(t.dtype, []);
         let dtype = *self.memo.types.entry(ty).or_insert(dtype);
         self.words.extend([slot as u64, dtype, t.layout as u64, t.elements]);
+        let panels = t.panels.map_or([0; 3], |p| [p.rows, p.channels, p.taps]);
+        self.words.extend(panels);
     }
 }

@@ -1,14 +1,16 @@
 //! Weights: their tensors, their places in memory, and what of the checkpoint goes there.
 
 use super::Compiler;
+use super::prepare::Prepared;
 use crate::access::TensorId;
-use crate::emit::internal;
+use crate::emit::{Context, internal};
 use crate::memory::Space;
 use crate::names::{self, Stage};
+use crate::panels::{self, Reading};
 use selvedge_bundle::manifest::{Access as Usage, Buffer, Region, Stage as Residence, Weight, WeightSlot};
 use selvedge_ir::ops::Const;
 use selvedge_ir::{DType, Diagnostic, TensorType};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Compiler<'_> {
     /// The tensor of a weight, or of weights that are joined.
@@ -62,6 +64,24 @@ impl Compiler<'_> {
         Ok(tensor)
     }
 
+    /// Puts weights that products alone read in panels, where that pays.
+    pub(super) fn arrange(&mut self, prepared: &[Prepared]) {
+        let Some(most_rows) = panels::most_rows(self.target) else { return };
+        let mut readings: BTreeMap<TensorId, Option<Reading>> = BTreeMap::new();
+        for p in prepared {
+            let context = Context { function: &p.flat, homes: &p.homes };
+            panels::note_readings(context, &mut readings);
+        }
+        for tensor in &self.weight_tensors {
+            let Some(Some(reading)) = readings.get(tensor) else { continue };
+            let of = |(at, weight): (&(TensorId, u64), &Weight)| {
+                (at.0 == *tensor).then(|| weight.shape.iter().product::<u64>())
+            };
+            let parts: Vec<u64> = self.weight_places.iter().zip(&self.weights).filter_map(of).collect();
+            self.tensors[*tensor].panels = panels::fitting(*reading, most_rows, &parts);
+        }
+    }
+
     /// Gives weights their places: those that one stage alone reads are apart, so that they can be absent at other times.
     pub(super) fn place_weights(&mut self) -> Vec<Buffer> {
         let alone = |readers: &BTreeSet<Residence>| match readers.iter().copied().collect::<Vec<_>>().as_slice() {
@@ -106,7 +126,8 @@ impl Compiler<'_> {
                 let (low, high) = (start.max(*first), (start + piece.bytes).min(end));
                 if low < high {
                     let region = Region { offset: piece.offset + low - start, bytes: high - low, ..*piece };
-                    slots.push(WeightSlot { weight: index as u32, start: low - first, region });
+                    let panels = self.tensors[*tensor].panels;
+                    slots.push(WeightSlot { weight: index as u32, start: low - first, region, panels });
                 }
                 start += piece.bytes;
             }

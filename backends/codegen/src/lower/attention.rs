@@ -119,8 +119,8 @@ impl Problem {
             };
             // The tile of a window sees what any of its queries sees.
             let ql = queries_each(n, wg, if window.is_some() { held.min(4) } else { held });
-            if indexed && !target.wide && wg >= 8 {
-                // Where words are gathered there are twice as many registers, and few results in them beat many in memory.
+            if indexed && target.avx512 && wg >= 8 {
+                // There are twice as many registers, and few results in them beat many in memory.
                 let ql = |most: u32| queries_each(n, wg, (HELD / quads).min(most));
                 let registers = |ql, kb| Fused { indexed: false, ..broadcast(wg, ql, kb) };
                 all.extend([(ql(4), 2), (ql(2), 4), (ql(5), 2)].map(|(ql, kb)| registers(ql, kb)));

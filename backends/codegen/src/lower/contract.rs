@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::emit::Emitter;
+use crate::panels::{self, Reading};
 use selvedge_ir::ops::Contract;
 use selvedge_ir::scalar::Body;
 use selvedge_ir::spec::Role;
@@ -50,10 +51,21 @@ pub(super) fn matrix<'a>(context: Context<'a>, contract: &Contract, a: ValueId, 
     let zero = Index::constant(0);
     let (place_a, place_b, place_out, out) = (place.clone(), place.clone(), place, spec.out.clone());
     let (zero_a, zero_b, zero_out) = (zero.clone(), zero.clone(), zero);
+    let columns = Weight {
+        operand: b,
+        taps: 1,
+        at: {
+            let (place, letters, zero) = (place_b.clone(), b_letters.clone(), zero_b.clone());
+            Box::new(move |batch, n, k| place(&letters, [batch, &zero, n, k]))
+        },
+        batches: matrix.batch,
+        rows: matrix.n,
+    };
     let operands = Operands {
         a: Box::new(move |e, batch, m, k| e.value(a, &place_a(&a_letters, [batch, m, &zero_a, k]))),
         b: Box::new(move |e, batch, k, n| e.value(b, &place_b(&b_letters, [batch, &zero_b, n, k]))),
         out: Box::new(move |batch, m, n| place_out(&out, [batch, m, n, &zero_out])),
+        weight: columns,
         halves: holds_halves(context, a) && holds_halves(context, b),
     };
     (matrix, operands)
@@ -69,8 +81,22 @@ pub(super) struct Operands<'a> {
     pub a: Load<'a>,
     pub b: Load<'a>,
     pub out: Place<'a>,
+    /// The operand that is a weight where one is.
+    pub weight: Weight<'a>,
     /// All of their values are values of f16.
     pub halves: bool,
+}
+
+/// An operand whose rows (columns of B, in a contraction) are summed along.
+pub(super) struct Weight<'a> {
+    pub operand: ValueId,
+    /// Its index for (batch, row, k).
+    pub at: Place<'a>,
+    /// Batches that have rows of their own, after which they are those of the first again; and rows of each.
+    pub batches: u64,
+    pub rows: u64,
+    /// Of fours of k, the sum runs through so many taps of four channels before it comes to the next channels.
+    pub taps: u64,
 }
 
 /// Extents of a batched matrix product.
@@ -93,6 +119,8 @@ impl Matrix {
         let (context, target, tuning) = (lowering.context, lowering.target, lowering.tuning);
         let Matrix { batch, m, n, k } = self;
         let halves = operands.halves;
+        let in_panels = panels::holder(context, operands.weight.operand)
+            .is_some_and(|home| lowering.tensors[home].panels.is_some());
         let operands = std::rc::Rc::new(operands);
         let root = epilogue.unit.root();
         if k == 0 {
@@ -176,7 +204,7 @@ impl Matrix {
                     to: extent(context, root, to)?,
                     b_order: order,
                 };
-                let key = key(&product, halves, epilogue.ops());
+                let key = key(&product, halves, in_panels, epilogue.ops());
                 let choice = tuning.pick(&key, &candidates(product, halves, &capabilities(target)));
                 let mut shader = shader(&epilogue, target, choice.kernel(), hooks)?;
                 shader.choice = Some((key, choice.to_string()));
@@ -188,6 +216,30 @@ impl Matrix {
             jobs.push(Job { outer, summed: to - from, flops, emit: Box::new(emit) });
         }
         Ok(jobs)
+    }
+
+    /// The weight, if its rows lie one behind the other, channel by channel.
+    pub fn weight(self, context: Context, weight: &Weight) -> Option<Reading> {
+        let Weight { operand, at, batches, rows, taps } = weight;
+        let channels = self.k / taps;
+        if self.k == 0 || !channels.is_multiple_of(4) {
+            return None;
+        }
+        let (batch, r) = (Index::var("batch", self.batch), Index::var("row", *rows));
+        let four = Index::var("k4", self.k / 4);
+        let [channel, tap] = &coordinates(&four, &[channels / 4, *taps])[..] else { return None };
+        let lies = |lane: u64| {
+            let place = batch
+                .rem(*batches)
+                .times(*rows)
+                .add(&r)
+                .times(self.k)
+                .add(&channel.times(4).plus(lane).times(*taps))
+                .add(tap);
+            panels::stored(context, *operand, &at(&batch, &r, &four.times(4).plus(lane)))
+                .is_some_and(|(_, p)| p == place)
+        };
+        (0..4).all(lies).then_some(Reading { channels, taps: *taps })
     }
 
     /// Whether four columns, the first a multiple of 4, are always a quad of the unit's result.
@@ -217,7 +269,7 @@ impl Matrix {
 }
 
 /// A product's key for [`crate::tune`]: whatever decides which kernel is fastest.
-fn key(product: &Product, halves: bool, epilogue: u64) -> String {
+fn key(product: &Product, halves: bool, in_panels: bool, epilogue: u64) -> String {
     let Product { batch, m, n, k, from, to, b_order } = *product;
     let order = match b_order {
         BOrder::KContiguous => "nk",
@@ -225,7 +277,8 @@ fn key(product: &Product, halves: bool, epilogue: u64) -> String {
     };
     let part = if (from, to) == (0, k) { String::new() } else { format!("[{from}..{to}]") };
     let halves = if halves { " halves" } else { "" };
-    format!("contract b{batch} m{m} n{n} k{k}{part} {order}{halves} e{epilogue}")
+    let panels = if in_panels { " panels" } else { "" };
+    format!("contract b{batch} m{m} n{n} k{k}{part} {order}{panels}{halves} e{epilogue}")
 }
 
 /// What of a target decides about contractions. A subgroup's width may be relied on only where all kernels have it.
@@ -239,6 +292,7 @@ fn capabilities(target: &Target) -> Capabilities {
         },
         gpu: target.gpu,
         wide: target.wide,
+        avx512: target.avx512,
         cooperative: if target.f16 { target.cooperative.clone() } else { Vec::new() },
     }
 }

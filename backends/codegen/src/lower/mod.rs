@@ -17,6 +17,7 @@ mod window;
 use crate::access::{Access, LANES, TensorId};
 use crate::emit::{Context, Emitter, internal};
 use crate::index::{Index, coordinates, linear};
+use crate::panels::Reading;
 use crate::select::Unit;
 use crate::target::Target;
 use crate::tune::Tuning;
@@ -215,6 +216,17 @@ pub fn by_fours(context: Context, unit: &Unit) -> bool {
             None => false,
         },
     }
+}
+
+/// The operand of a product that is read as weights are, by fours of its rows, and how.
+pub fn weight(context: Context, id: ValueId) -> Option<(ValueId, Reading)> {
+    let (matrix, operands) = match context.function.op(id)? {
+        (Op::Contract(contract), args) => contract::matrix(context, contract, args[0], args[1]),
+        (Op::Window(window), args) => window::matrix(context, window, id, args)?,
+        _ => return None,
+    };
+    let reading = matrix.weight(context, &operands.weight)?;
+    Some((operands.weight.operand, reading))
 }
 
 /// What happens to each element of a root: the maps behind it, and the store.

@@ -1,7 +1,7 @@
 //! Convolution and pooling. A convolution is a matrix product whose B is read through the window; one that gives few
 //! outputs for each group (depthwise) is a reduction, and so is pooling.
 
-use super::contract::{Matrix, Operands, holds_halves};
+use super::contract::{Matrix, Operands, Weight, holds_halves};
 use super::reduce::{Kind, Rows};
 use super::*;
 use crate::emit::{Emitter, Inside, clamped};
@@ -88,12 +88,21 @@ pub(super) fn matrix<'a>(
     let matrix = Matrix { batch: sizes[0] * groups, m: outputs, n: spatial.iter().product(), k };
     let read = reader(context, window, x);
     let (split_a, split_b, b_spatial, out_spatial) = (split.clone(), split, spatial.clone(), spatial);
+    let kernel_at = move |batch: &Index, m: &Index, k: &Index| {
+        let mut index = vec![batch.rem(groups).times(outputs).add(m)];
+        index.extend(split_a(k));
+        index
+    };
+    let weight = Weight {
+        operand: kernel,
+        at: Box::new(kernel_at.clone()),
+        batches: groups,
+        rows: outputs,
+        taps: taps_of(window),
+    };
     let operands = Operands {
-        a: Box::new(move |e, batch, m, k| {
-            let mut index = vec![batch.rem(groups).times(outputs).add(m)];
-            index.extend(split_a(k));
-            e.value(kernel, &index)
-        }),
+        a: Box::new(move |e, batch, m, k| e.value(kernel, &kernel_at(batch, m, k))),
+        weight,
         b: Box::new(move |e, batch, k, n| {
             let tap = split_b(k);
             let channel = batch.rem(groups).times(inputs).add(&tap[0]);

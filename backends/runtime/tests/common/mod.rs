@@ -78,7 +78,8 @@ impl Program {
             link: None,
         });
         self.weights.push((name.to_string(), bytes));
-        let slots = slots.iter().map(|(start, region)| WeightSlot { weight, start: *start, region: *region });
+        let slots =
+            slots.iter().map(|(start, region)| WeightSlot { weight, start: *start, region: *region, panels: None });
         self.plan().weights.extend(slots);
     }
     /// A kernel of workgroups of 64 whose `main` body sees `i`, the invocation, and bindings b0, b1 … of words.
