@@ -1,4 +1,4 @@
-//! Attention over sequences as long as pictures of 2048 pixels have, and longer than drivers' loops.
+//! Attention over sequences as long as pictures of 2048 pixels have, and attention and sums longer than drivers' loops.
 
 mod common;
 
@@ -56,4 +56,52 @@ fn pictures_of_16384_tokens() {
 #[test]
 fn more_keys_than_a_loop_has_iterations() {
     check(4, 70_000, 8);
+}
+
+/// The sums of a matrix of these extents along an axis, by every candidate, compared with sums in f64 on the host.
+fn check_sums(sizes: [usize; 2], axis: usize) {
+    let [n, m] = sizes;
+    let count = sizes[1 - axis];
+    let text = format!(
+        "fn @f(%x: f32[{n},{m}]) -> f32[{count}] {{
+  %y = reduce %x kind=sum axes=[{axis}] : f32[{count}]
+  return y=%y
+}}
+"
+    );
+    let module = parse(&text).unwrap_or_else(|e| panic!("{e}"));
+    let x = common::Random(6).tensor(module.functions[0].ty(module.functions[0].params()[0].1));
+    let Data::F32(elements) = &x.data else { unreachable!("the input is f32") };
+    let (mut want, mut most) = (vec![0.0f64; count], vec![0.0f64; count]);
+    for (i, element) in elements.iter().enumerate() {
+        let at = [i % m, i / m][axis];
+        want[at] += f64::from(*element);
+        most[at] += f64::from(element.abs());
+    }
+    let inputs = BTreeMap::from([("x".to_string(), common::to_host(&x))]);
+    let compiled = |options: &Options| {
+        compile(&module, &common::device(), options).unwrap_or_else(|e| panic!("{sizes:?}, axis {axis}: {e}"))
+    };
+    let mut all = vec![Options::default()];
+    for (key, tunable) in compiled(&all[0]).tunables {
+        let choices = tunable.candidates.into_iter().skip(1).map(|c| BTreeMap::from([(key.clone(), c)]));
+        all.extend(choices.map(|choices| Options { choices, ..Options::default() }));
+    }
+    assert!(all.len() > 1, "sums of {sizes:?} along {axis} have no candidates");
+    for options in all {
+        let mut session = common::load(&compiled(&options), &BTreeMap::new());
+        let got = common::from_host(&session.call("f", &inputs).unwrap_or_else(|e| panic!("{e}"))["y"]);
+        for ((got, want), most) in got.iter().zip(&want).zip(&most) {
+            assert!(
+                (got - want).abs() <= 1e-6 * most,
+                "{sizes:?}, axis {axis}, {:?}: {got}, want {want}",
+                options.choices
+            );
+        }
+    }
+}
+
+#[test]
+fn sums_longer_than_a_loop() {
+    check_sums([2, 2_000_000], 1);
 }

@@ -53,6 +53,11 @@ pub(super) fn lower<'a>(
     rows.jobs(lowering, epilogue, load)
 }
 
+/// Steps of a loop that combines blocks of 32, so that those, the blocks and a tree are no more iterations than there may be.
+pub(super) fn steps(target: &Target) -> u64 {
+    (target.max_iterations as u64).saturating_sub(16) / 33 * 32
+}
+
 /// What a row becomes.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
@@ -128,8 +133,7 @@ impl Rows {
         let most_chunk = match way {
             Way::Lane => u64::MAX / 8,
             Way::Group => (most.saturating_sub(16)).max(1) * wg,
-            // Of the iterations a few are for blocks and trees.
-            Way::Fours(lanes) => (most.saturating_sub(32) / 34 * 33).max(1) * 4 * lanes.count() as u64,
+            Way::Fours(lanes) => steps(target) * 4 * lanes.count() as u64,
         };
         // A search looks back at what it found, so its chunks do not touch less.
         let divisible = matches!(kind, Kind::Fold(_));
