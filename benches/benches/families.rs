@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Name, parameters and body of a function that returns %y.
-const PROGRAMS: [(&str, &str, &str); 20] = [
+const PROGRAMS: [(&str, &str, &str); 21] = [
     ("linear", "%a: f32[1024,1152], %b: f32[1152,1152]", "contract %a, %b spec=[ik,jk->ij] dtype=f32 : f32[1024,1152]"),
     (
         "linear_half",
@@ -59,6 +59,7 @@ const PROGRAMS: [(&str, &str, &str); 20] = [
     ("group_norm", "%x: f32[1,128,128,128]", "group_norm %x groups=32 eps=1e-6 : f32[1,128,128,128]"),
     ("softmax", "%x: f32[4096,1024]", "softmax %x axis=1 : f32[4096,1024]"),
     ("sum", "%x: f32[1024,1152]", "reduce %x kind=sum axes=[1] : f32[1024]"),
+    ("sum_columns", "%x: f32[1024,1152]", "reduce %x kind=sum axes=[0] : f32[1152]"),
     ("gelu", "%x: f32[1024,4608]", "map %x body={x| x * sigmoid(x * 1.702)} : f32[1024,4608]"),
     ("transpose", "%x: f32[1024,1152]", "transpose %x perm=[1,0] : f32[1152,1024]"),
     ("copy", "%x: f32[1024,1152]", "slice %x start=[256,0] end=[768,1152] step=[1,1] : f32[512,1152]"),

@@ -9,6 +9,7 @@ use selvedge_shaders::catalogue;
 use selvedge_shaders::kernel::{Kernel, Limits};
 use selvedge_shaders::kernels::argreduce::{ArgreduceGroup, ArgreduceLane, Search};
 use selvedge_shaders::kernels::attention::{Attention, KeyDelivery, Window};
+use selvedge_shaders::kernels::column::ColumnReduce;
 use selvedge_shaders::kernels::contract::{BOrder, Capabilities, Choice, Contract, Product, candidates, choose};
 use selvedge_shaders::kernels::contract_cooperative::ContractCooperative;
 use selvedge_shaders::kernels::contract_shared::ContractShared;
@@ -147,6 +148,8 @@ fn row_kernels_validate() {
                     check(&RowReduce { reduction, lanes, rolled: len % 2 == 0 });
                     let reduction = Reduction { from: 8, to: 30, ..Reduction::new(rows, len + 33, kind, element) };
                     check(&RowReduce { reduction, lanes, rolled: false });
+                    let reduction = Reduction { from: 7, to: 30, ..Reduction::new(rows * 4, len + 33, kind, element) };
+                    check(&ColumnReduce { reduction, lanes, rolled: len % 2 == 0 });
                 }
                 if !matches!(lanes, Lanes::One { .. }) {
                     let largest = len % 4 == 0;
@@ -227,6 +230,7 @@ fn illegal_parameters_name_their_constraint() {
     let row = RowReduce { reduction, lanes, rolled: false };
     assert_eq!(of(&RowReduce { reduction: Reduction { from: 6, ..reduction }, ..row }), "chunk-multiple");
     assert_eq!(of(&RowReduce { lanes: Lanes::Group { wg: 48 }, ..row }), "power-of-two");
+    assert_eq!(of(&ColumnReduce { reduction: Reduction { rows: 6, ..reduction }, lanes, rolled: false }), "columns");
     assert_eq!(of(&RowReduce { reduction: Reduction::new(4, 0, Combine::Sum, Element::F32), ..row }), "not-empty");
     assert_eq!(of(&Contract::new(Product { to: 6, ..product })), "chunk-multiple");
     assert_eq!(of(&Contract { rm: 0, ..Contract::new(product) }), "register-tile");

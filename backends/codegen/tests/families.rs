@@ -165,9 +165,26 @@ fn reductions_and_searches() {
         );
         cases.push([format!("%x: {dtype}[{len},7]"), format!("{dtype}[7]"), body]);
     }
+    // Neighbouring columns are computed by fours: few and many, behind maps and views, over several axes.
+    for (i, (len, columns)) in [(5, 4), (300, 8), (77, 260), (1100, 36)].into_iter().enumerate() {
+        let dtype = ["f32", "i32", "f16", "bf16"][i];
+        let kind = ["sum", "max", "min", "sum"][i];
+        let body = format!("  %y = reduce %x kind={kind} axes=[0] : {dtype}[{columns}]");
+        cases.push([format!("%x: {dtype}[{len},{columns}]"), format!("{dtype}[{columns}]"), body]);
+        let body = format!(
+            "  %m = map %x body={{x| x * x}} : f32[3,{len},2,{columns}]
+  %s = reduce %m kind=sum axes=[1] : f32[3,2,{columns}]
+  %h = map %s body={{x| x * 0.5}} : f32[3,2,{columns}]
+  %y = transpose %h perm=[0,2,1] : f32[3,{columns},2]"
+        );
+        cases.push([format!("%x: f32[3,{len},2,{columns}]"), format!("f32[3,{columns},2]"), body]);
+    }
     let body = "  %m = reduce %x kind=max axes=[1] : bool[5]\n  %y = map %m body={x| not(x)} : bool[5]";
     cases.push(["%x: bool[5,77]".to_string(), "bool[5]".to_string(), body.to_string()]);
-    check(&module(cases), &["row_reduce", "reduce_lane", "reduce_group", "argreduce_lane", "argreduce_group"]);
+    check(
+        &module(cases),
+        &["row_reduce", "column_reduce", "reduce_lane", "reduce_group", "argreduce_lane", "argreduce_group"],
+    );
 }
 
 #[test]

@@ -104,4 +104,5 @@ fn check_sums(sizes: [usize; 2], axis: usize) {
 #[test]
 fn sums_longer_than_a_loop() {
     check_sums([2, 2_000_000], 1);
+    check_sums([1_000_000, 4], 0);
 }

@@ -4,6 +4,7 @@
 pub mod argreduce;
 pub mod attention;
 mod attention_text;
+pub mod column;
 pub mod contract;
 mod contract_choice;
 pub mod contract_cooperative;
@@ -33,7 +34,7 @@ macro_rules! family {
 pub(crate) use family;
 
 /// Every family, in reading order.
-pub fn catalogue() -> [&'static Family; 17] {
+pub fn catalogue() -> [&'static Family; 18] {
     [
         &map::FAMILY,
         &reduce::LANE,
@@ -47,6 +48,7 @@ pub fn catalogue() -> [&'static Family; 17] {
         &row::NORM,
         &row::SOFTMAX,
         &row::REDUCE,
+        &column::REDUCE,
         &attention::FAMILY,
         &scan::FAMILY,
         &scatter::FAMILY,

@@ -1,8 +1,9 @@
-//! Sums, products and extremes of rows.
+//! Sums, products and extremes of rows and columns.
 
 use crate::common::gpu::{gpu, input, output, run};
 use crate::{as_floats, floats, words};
 use selvedge_shaders::kernel::Kernel;
+use selvedge_shaders::kernels::column::ColumnReduce;
 use selvedge_shaders::kernels::reduce::{Combine, ReduceGroup, ReduceLane, Reduction};
 use selvedge_shaders::kernels::row::{Lanes, RowReduce};
 use selvedge_shaders::source::Element;
@@ -128,5 +129,60 @@ fn empty_rows_give_the_neutral_element() {
         let buffers = [input(&[0u32]), output(&[7u32; 3])];
         assert_eq!(as_floats(&run(&ReduceLane::new(reduction), &hooks, &buffers)), [want; 3]);
         assert_eq!(as_floats(&run(&ReduceGroup::new(reduction), &hooks, &buffers)), [want; 3]);
+    }
+}
+
+#[test]
+fn columns_match_plain_loops_and_chunks_continue() {
+    let mut all = vec![Lanes::One { wg: 64 }, Lanes::Group { wg: 32 }, Lanes::Group { wg: 1 }];
+    all.extend(gpu().subgroup.map(|width| Lanes::Subgroup { width }));
+    for (columns, len) in [(4u32, 1u32), (8, 77), (260, 5), (36, 3000)] {
+        let data = floats((columns * len) as usize, len);
+        let integers = words(data.len(), 9);
+        let hooks = |a: &str| {
+            format!(
+                "fn load(quad: u32, k: u32) -> vec4<A> {{ return bitcast<vec4<{a}>>(b0[k * {}u + quad]); }}
+                 fn store(quad: u32, value: vec4<A>) {{ b1[quad] = bitcast<vec4<u32>>(value); }}
+                 fn partial(quad: u32) -> vec4<A> {{ return bitcast<vec4<{a}>>(b1[quad]); }}",
+                columns / 4
+            )
+        };
+        let bounds = if len > 40 { vec![0, 13, 40, len] } else { vec![0, len] };
+        for (i, kind) in Combine::ALL.into_iter().enumerate() {
+            for (j, lanes) in all.iter().copied().enumerate() {
+                let over = |element, data: &[u32]| {
+                    let mut result = vec![0u32; columns as usize];
+                    for part in bounds.windows(2) {
+                        let whole = Reduction::new(columns, len, kind, element);
+                        let reduction = Reduction { from: part[0], to: part[1], ..whole };
+                        let kernel = ColumnReduce { reduction, lanes, rolled: (i + j) % 2 == 0 };
+                        result = run(&kernel, &hooks(element.wgsl()), &[input(data), output(&result)]);
+                    }
+                    result
+                };
+                let bits: Vec<u32> = data.iter().map(|x| x.to_bits()).collect();
+                let got = as_floats(&over(Element::F32, &bits));
+                let exact = over(Element::U32, &integers);
+                for c in 0..columns as usize {
+                    let column = || data.iter().skip(c).step_by(columns as usize).map(|&x| x as f64);
+                    let (want, bound) = match kind {
+                        Combine::Sum => (column().sum(), column().map(f64::abs).sum::<f64>() * 1e-6),
+                        Combine::Prod => (column().product(), len as f64 * 1e-7),
+                        Combine::Max => (column().fold(f64::NEG_INFINITY, f64::max), 0.0),
+                        Combine::Min => (column().fold(f64::INFINITY, f64::min), 0.0),
+                    };
+                    let far = (got[c] as f64 - want).abs();
+                    assert!(far <= bound, "{kind:?} of {columns} x {len}, {lanes}: {} {want}", got[c]);
+                    let column = integers.iter().skip(c).step_by(columns as usize).copied();
+                    let want = match kind {
+                        Combine::Sum => column.reduce(u32::wrapping_add),
+                        Combine::Prod => column.reduce(u32::wrapping_mul),
+                        Combine::Max => column.max(),
+                        Combine::Min => column.min(),
+                    };
+                    assert_eq!(Some(exact[c]), want, "{kind:?} of {columns} x {len}, {lanes}");
+                }
+            }
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! and once to write it, so that work too large for the target's bindings can be split without another lowering.
 
 mod attention;
+mod column;
 mod contract;
 mod index;
 mod map;

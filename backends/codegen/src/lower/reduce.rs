@@ -1,5 +1,7 @@
-//! Reductions: rows are the kept axes, and a row runs over the reduced axes. Rows whose elements are neighbours are read by fours.
+//! Reductions: rows are the kept axes, and a row runs over the reduced axes. Rows whose elements are neighbours are read by
+//! fours, and so are neighbours of rows ([`Columns`]).
 
+use super::column::Columns;
 use super::quad::fours_of;
 use super::row::{BUSY_ROWS, CHUNK, lanes};
 use super::*;
@@ -28,6 +30,7 @@ pub(super) fn lower<'a>(
     let kept: Vec<usize> = (0..sizes.len()).filter(|a| !axes.contains(a)).collect();
     let extents = |axes: &[usize]| axes.iter().map(|a| sizes[*a]).collect::<Vec<u64>>();
     let (row_sizes, k_sizes) = (extents(&kept), extents(&axes));
+    let neighbours = kept.last().is_some_and(|axis| axis + 1 == sizes.len());
     let contiguous = axes.iter().enumerate().all(|(i, axis)| *axis == kept.len() + i);
     let rank = sizes.len();
     let dtype = context.dtype(x);
@@ -49,6 +52,13 @@ pub(super) fn lower<'a>(
         ReduceKind::Argmax => Kind::Search { largest: true },
         ReduceKind::Argmin => Kind::Search { largest: false },
     };
+    if let (Kind::Fold(kind), true) = (kind, neighbours) {
+        let columns = Columns { len, out_sizes: out_sizes.clone(), kind, dtype };
+        let candidates = columns.candidates(lowering.target);
+        if !candidates.is_empty() {
+            return columns.jobs(lowering, epilogue, &candidates, load);
+        }
+    }
     let rows = Rows { rows, len, out_sizes, kind, element: Element::of(dtype), contiguous };
     rows.jobs(lowering, epilogue, load)
 }
