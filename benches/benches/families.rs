@@ -15,15 +15,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Name, parameters and body of a function that returns %y.
-const PROGRAMS: [(&str, &str, &str); 21] = [
-    ("linear", "%a: f32[1024,1152], %b: f32[1152,1152]", "contract %a, %b spec=[ik,jk->ij] dtype=f32 : f32[1024,1152]"),
+/// Name, parameters and body of a function that returns %y; `%w`, if it is among the parameters, is a weight.
+const PROGRAMS: [(&str, &str, &str); 22] = [
+    ("linear", "%a: f32[1024,1152], %w: f32[1152,1152]", "contract %a, %w spec=[ik,jk->ij] dtype=f32 : f32[1024,1152]"),
+    (
+        "linear_long",
+        "%a: f32[1024,4608], %w: f32[1152,4608]",
+        "contract %a, %w spec=[ik,jk->ij] dtype=f32 : f32[1024,1152]",
+    ),
     (
         "linear_half",
-        "%a: f32[1024,1152], %b: f16[1152,1152]",
-        "contract %a, %b spec=[ik,jk->ij] dtype=f32 : f32[1024,1152]",
+        "%a: f32[1024,1152], %w: f16[1152,1152]",
+        "contract %a, %w spec=[ik,jk->ij] dtype=f32 : f32[1024,1152]",
     ),
-    ("few_rows", "%a: f32[2,1152], %b: f32[6912,1152]", "contract %a, %b spec=[ik,jk->ij] dtype=f32 : f32[2,6912]"),
+    ("few_rows", "%a: f32[2,1152], %w: f32[6912,1152]", "contract %a, %w spec=[ik,jk->ij] dtype=f32 : f32[2,6912]"),
     (
         "batched",
         "%a: f32[16,1024,64], %b: f32[16,1024,64]",
@@ -41,18 +46,18 @@ const PROGRAMS: [(&str, &str, &str); 21] = [
     ),
     (
         "convolution",
-        "%x: f32[1,64,64,64], %k: f32[64,64,3,3]",
-        "window %x, %k kind=conv size=[3,3] stride=[1,1] padding=[1:1,1:1] dilation=[1,1] groups=1 : f32[1,64,64,64]",
+        "%x: f32[1,64,64,64], %w: f32[64,64,3,3]",
+        "window %x, %w kind=conv size=[3,3] stride=[1,1] padding=[1:1,1:1] dilation=[1,1] groups=1 : f32[1,64,64,64]",
     ),
     (
         "convolution_wide",
-        "%x: f32[1,512,32,32], %k: f32[512,512,3,3]",
-        "window %x, %k kind=conv size=[3,3] stride=[1,1] padding=[1:1,1:1] dilation=[1,1] groups=1 : f32[1,512,32,32]",
+        "%x: f32[1,512,32,32], %w: f32[512,512,3,3]",
+        "window %x, %w kind=conv size=[3,3] stride=[1,1] padding=[1:1,1:1] dilation=[1,1] groups=1 : f32[1,512,32,32]",
     ),
     (
         "convolution_of_one",
-        "%x: f32[1,512,32,32], %k: f32[512,512,1,1]",
-        "window %x, %k kind=conv size=[1,1] stride=[1,1] padding=[0:0,0:0] dilation=[1,1] groups=1 : f32[1,512,32,32]",
+        "%x: f32[1,512,32,32], %w: f32[512,512,1,1]",
+        "window %x, %w kind=conv size=[1,1] stride=[1,1] padding=[0:0,0:0] dilation=[1,1] groups=1 : f32[1,512,32,32]",
     ),
     ("layer_norm", "%x: f32[1024,1152]", "layer_norm %x eps=1e-6 : f32[1024,1152]"),
     ("rms_norm", "%x: f32[1024,1152], %s: f32[1152]", "rms_norm %x, %s eps=1e-6 : f32[1024,1152]"),
@@ -72,7 +77,12 @@ const PROGRAMS: [(&str, &str, &str); 21] = [
 const TURNS: usize = 5;
 
 fn module(name: &str, parameters: &str, body: &str) -> Module {
-    let text = format!("fn @{name}({parameters}) {{\n  %y = {body}\n  return y=%y\n}}\n");
+    let (inputs, weight) = parameters.split_once(", %w: ").unwrap_or((parameters, ""));
+    let [declared, read] = match weight {
+        "" => [const { String::new() }; 2],
+        ty => [format!("weight \"w\" : {ty}\n\n"), format!("  %w = weight \"w\" : {ty}\n")],
+    };
+    let text = format!("{declared}fn @{name}({inputs}) {{\n{read}  %y = {body}\n  return y=%y\n}}\n");
     selvedge::ir::parse::parse(&text).unwrap_or_else(|e| panic!("{e}\n{text}"))
 }
 
