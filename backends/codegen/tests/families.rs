@@ -106,6 +106,15 @@ fn attentions() {
     check(&module(cases), &["attention"]);
 }
 
+/// The largest heads, which have kernels of their own: longer to compile, one query a lane on some processors.
+#[test]
+fn attention_with_heads_of_200() {
+    let x = |m: usize| format!("f32[1,1,{m},200]");
+    let parameters = format!("%q: {}, %k: {}, %v: {}", x(9), x(13), x(13));
+    let body = format!("  %y = attention %q, %k, %v scale=0.07 causal=true : {}", x(9));
+    check(&module([[parameters, x(9), body]]), &["attention"]);
+}
+
 #[test]
 fn local_attentions() {
     let cases =

@@ -9,9 +9,10 @@ use std::rc::Rc;
 
 /// Subgroups up to this width are a processor's vectors, where a broadcast costs nothing and workgroup memory as much as any.
 const NARROW: u32 = 16;
-/// Fours of results that an invocation has on software drivers: with more a kernel takes over a second to compile. (Heads of 256 do
-/// with these, too: 1.5 s on Mesa 26.1.6; with one query they would take half as long again to run.)
+/// Fours of results that an invocation has on software drivers: with more a kernel takes over a second to compile.
 const HELD: u32 = 128;
+/// Fours of a query up to which kernels with several queries a lane compile within a second: heads of 256 took 1.5 s on Zen 3 and Mesa 26.1.6.
+const QUICK: u32 = 48;
 /// Queries an invocation has there at most where scores are not computed in a loop, for the same reason.
 const UNLOOPED: u32 = 6;
 /// The same where compilers are old, with two keys a block. (With 64 some take 1.4 s on Mesa 22.3.6.)
@@ -119,11 +120,14 @@ impl Problem {
             };
             // The tile of a window sees what any of its queries sees.
             let ql = queries_each(n, wg, if window.is_some() { held.min(4) } else { held });
+            let registers = |ql, kb| Fused { indexed: false, ..broadcast(wg, ql, kb) };
             if indexed && target.avx512 && wg >= 8 {
                 // There are twice as many registers, and few results in them beat many in memory.
                 let ql = |most: u32| queries_each(n, wg, (HELD / quads).min(most));
-                let registers = |ql, kb| Fused { indexed: false, ..broadcast(wg, ql, kb) };
                 all.extend([(ql(4), 2), (ql(2), 4), (ql(5), 2)].map(|(ql, kb)| registers(ql, kb)));
+            } else if indexed && quads > QUICK {
+                // Two queries are faster, but take over a second to compile.
+                all.push(registers(1, 2));
             }
             if indexed {
                 // With lanes of four all times grow with the text, and a key a time is as fast as more.
