@@ -422,17 +422,19 @@ fn packed_weights_are_read_exactly() {
 
 #[test]
 fn packing_rounds_to_nearest() {
-    // Every half, both neighbours in f32, and the midpoint to the next half; what overflows, and NaN.
+    // Every half and the midpoint to the next, with their neighbours in f32; what overflows, and NaN.
     let mut values: Vec<f32> = Vec::new();
     for dtype in [DType::F16, DType::BF16] {
         let widen = if dtype == DType::F16 { f16_to_f32 } else { bf16_to_f32 };
-        for h in (0..=u16::MAX).step_by(7) {
-            let bits = widen(h).to_bits();
-            values.extend([bits, bits.wrapping_add(1), bits.wrapping_sub(1)].map(f32::from_bits));
-            values.push((widen(h) + widen(h.wrapping_add(1))) / 2.0);
+        for h in 0..=u16::MAX {
+            for x in [widen(h), (widen(h) + widen(h.wrapping_add(1))) / 2.0] {
+                let bits = x.to_bits();
+                values.extend([bits, bits.wrapping_add(1), bits.wrapping_sub(1)].map(f32::from_bits));
+            }
         }
     }
-    values.extend([65519.0, 65520.0, 1e30, -1e30, f32::INFINITY, f32::NAN, 3e-8, 2.9e-8, 5.9e-8]);
+    values.extend([65519.0, 65519.996, 65520.0, 65536.0, 1e30, -1e30, f32::INFINITY, 3e-8, 2.9e-8, 5.9e-8]);
+    values.extend([0x7f80_0001, 0x7fff_ffff, 0xff80_0001, 0xffff_ffff, 0x7fc0_0000, 0x7f80_2000].map(f32::from_bits));
     values.resize(values.len().next_multiple_of(8), 0.0);
     let words: Vec<u32> = values.iter().map(|x| x.to_bits()).collect();
     let buffers = [input(&words), output(&vec![0u32; values.len() / 2])];

@@ -60,11 +60,14 @@ fn round_f16(x: f32) -> f32 {
 fn bits_f16(x: f32) -> u32 {
     let bits = bitcast<u32>(x);
     let size = bits & 0x7fffffffu;
-    let small = bitcast<u32>(bitcast<f32>(size) + 0.5) - 0x3f000000u;
-    let normal = (size - 0x38000000u + 0xfffu + ((size >> 13u) & 1u)) >> 13u;
-    var half = select(normal, small, size < 0x38800000u);
-    half = select(half, 0x7c00u, size >= 0x477ff000u);
-    half = select(half, 0x7e00u, size > 0x7f800000u);
+    // Whatever is 2^16 or more is infinite.
+    let held = min(size, 0x47800000u);
+    // 2^13 times the power of two in it, at least that of the least normal number: added, it leaves their count of spacings, 2^10 and
+    // more of normal numbers, in the low bits.
+    let unit = (max(held, 0x38800000u) & 0x7f800000u) + 0x06800000u;
+    let count = bitcast<u32>(bitcast<f32>(held) + bitcast<f32>(unit)) - unit;
+    // The exponent is another 2^10 for each power of two above the least.
+    let half = select(count + (unit >> 13u) - 0x1f800u, 0x7e00u, size > 0x7f800000u);
     return ((bits >> 16u) & 0x8000u) | half;
 }
 
