@@ -11,12 +11,14 @@ const INDEXED: bool = false;
 alias Queries = array<vec4<f32>, 4>;
 alias Results = array<vec4<f32>, 4>;
 alias States = array<vec2<f32>, 2>;
+alias Taken = array<vec4<f32>, 2>;
+const TAKEN: u32 = 2u;
 // The query that a lane's place `j` stands for; N or more for none.
 fn query_of(tile: u32, lane: u32, j: u32) -> u32 { return (tile * QL + j) * WG + lane; }
 // Puts a value at `at`; called for 0, 1, … in turn.
 fn push(q: ptr<function, Queries>, at: u32, value: vec4<f32>) {}
-// Gives the value at `at`; called for 0, 1, … in turn.
-fn take(c: ptr<function, Results>, at: u32) -> vec4<f32> { return (*c)[0]; }
+// Gives TAKEN values from `at` on, a divisor of E_QUADS; called for 0, TAKEN, … in turn.
+fn take(c: ptr<function, Results>, at: u32) -> Taken { return Taken((*c)[0], (*c)[1]); }
 // Runs over the keys: results without the division by the sum, and (maximum, sum) of each query.
 fn attend(q: ptr<function, Queries>, c: ptr<function, Results>, state: ptr<function, States>, batch: u32, tile: u32, lane: u32) {}
 

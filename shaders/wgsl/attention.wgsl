@@ -1,7 +1,7 @@
 // Attention: softmax(q·kᵀ)·v for a tile of queries, keys in blocks, with a running maximum and sum (online softmax); the scores
 // are never in memory. An invocation owns QL queries.
 // Constants: BATCH problems of N queries, TILES workgroups each; QL; D_QUADS and E_QUADS fours of a query and of a result;
-// WG, GROUPS_X; INDEXED. Generated: Queries, Results, States, query_of, push, attend, take.
+// WG, GROUPS_X; INDEXED. Generated: Queries, Results, States, Taken, TAKEN, query_of, push, attend, take.
 // Hooks: load_q(batch, n, quad), load_k(batch, m, quad), load_v(batch, m, quad), store(batch, n, quad, value);
 // seen(batch, n, m), bias(batch, n, m).
 
@@ -33,10 +33,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
         // Nothing seen gives 0.
         let scale = select(1.0f / sum, 0.0f, sum == 0.0f);
-        for (var quad = 0u; quad < E_QUADS + more; quad++) {
-            let value = take(&c, j * E_QUADS + quad);
+        for (var quad = 0u; quad < E_QUADS + more; quad += TAKEN) {
+            var values = take(&c, j * E_QUADS + quad);
             if n < N {
-                store(batch, n, quad, value * scale);
+                for (var i = 0u; i < TAKEN; i++) {
+                    store(batch, n, quad + i, values[i] * scale);
+                }
             }
         }
     }

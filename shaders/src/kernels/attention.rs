@@ -209,6 +209,6 @@ impl Kernel for Attention {
             }
             (KeyDelivery::Uniform | KeyDelivery::Broadcast, None) => self.m.div_ceil(kb) as u64 * (1 + within),
         };
-        keys + (self.ql * (self.d_quads() + self.e_quads() + 10)) as u64
+        keys + (self.ql * (self.d_quads() + 2 * self.e_quads() + 10)) as u64
     }
 }

@@ -48,28 +48,39 @@ fn result(a: &Attention, j: u32, quad: u32) -> String {
     }
 }
 
+/// Fours of results that are taken at a time, at most.
+const TAKEN: u32 = 4;
+
+/// `Taken` and `TAKEN`.
+fn taken(fours: u32) -> String {
+    format!("alias Taken = array<vec4<f32>, {fours}>;\nconst TAKEN: u32 = {fours}u;\n")
+}
+
 /// `push` and `take`.
 fn ends(a: &Attention) -> String {
     const PUSH: &str = "fn push(q: ptr<function, Queries>, at: u32, value: vec4<f32>)";
-    const TAKE: &str = "fn take(c: ptr<function, Results>, at: u32) -> vec4<f32>";
+    const TAKE: &str = "fn take(c: ptr<function, Results>, at: u32) -> Taken";
     if a.indexed {
-        let mut out = format!("{PUSH} {{ (*q)[at] = value * SCALE; }}\n{TAKE} {{\n");
+        let mut out = format!("{}{PUSH} {{ (*q)[at] = value * SCALE; }}\n{TAKE} {{\n", taken(1));
         out += "    let quad = at % E_QUADS;\n    var value = (*c).r0[quad];\n";
         for j in 1..a.ql {
             let _ = writeln!(out, "    if at / E_QUADS == {j}u {{ value = (*c).r{j}[quad]; }}");
         }
-        return out + "    return value;\n}\n";
+        return out + "    return Taken(value);\n}\n";
     }
     // Arrays are only ever indexed by constants, without which they would not stay in registers.
     let (queries, results) = (a.ql * a.d_quads(), a.ql * a.e_quads());
-    let mut out = format!("{PUSH} {{\n");
+    // All others move up: so the more are taken at once, the fewer moves.
+    let most = (1..=TAKEN).rev().find(|n| a.e_quads().is_multiple_of(*n)).unwrap_or(1);
+    let mut out = format!("{}{PUSH} {{\n", taken(most));
     for i in 1..queries {
         let _ = writeln!(out, "    (*q)[{}] = (*q)[{i}];", i - 1);
     }
     let _ = writeln!(out, "    (*q)[{}] = value * SCALE;\n}}", queries - 1);
-    let _ = writeln!(out, "{TAKE} {{\n    let first = (*c)[0];");
-    for i in 1..results {
-        let _ = writeln!(out, "    (*c)[{}] = (*c)[{i}];", i - 1);
+    let first: Vec<String> = (0..most).map(|i| format!("(*c)[{i}]")).collect();
+    let _ = writeln!(out, "{TAKE} {{\n    let first = Taken({});", first.join(", "));
+    for i in most..results {
+        let _ = writeln!(out, "    (*c)[{}] = (*c)[{i}];", i - most);
     }
     out + "    return first;\n}\n"
 }
