@@ -7,6 +7,7 @@
 
 // Columns between the fours that one lane owns.
 const STRIDE_N: u32 = 4u * WIDTH;
+const STEPS: u32 = (TO - FROM + 4u * FOURS - 1u) / (4u * FOURS);
 
 @compute @workgroup_size(WIDTH)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
@@ -19,8 +20,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(subgroup_invocation_id
     let n = (index / TILES_M % TILES_N * (WIDTH * RN)) + lane * 4u;
     let places = places(batch, m, n, lane);
     var c: Tile;
-    for (var k = FROM; k < TO; k += 4u * FOURS) {
-        advance(&c, places, batch, m, n, k, lane);
+    // Counted by iterations, so that compilers see of what k is a multiple.
+    for (var i = 0u; i < STEPS; i++) {
+        advance(&c, places, batch, m, n, FROM + i * (4u * FOURS), lane);
     }
     let end = min(m + RM, M);
     for (var first = m; first < end; first += TAKEN) {

@@ -136,7 +136,7 @@ impl Kernel for Contract {
         constants
     }
     fn generated(&self) -> Option<String> {
-        Some(tile::step(self.rm, self.rn, self.product.b_order, Delivery::Direct))
+        Some(tile::step(self.rm, self.rn, &self.product, Delivery::Direct))
     }
     fn workgroup(&self) -> [u32; 3] {
         [self.wg_n, self.wg_m, 1]

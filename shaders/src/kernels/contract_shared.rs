@@ -111,7 +111,7 @@ impl Kernel for ContractShared {
         constants
     }
     fn generated(&self) -> Option<String> {
-        let step = tile::step(self.rm, self.rn, self.product.b_order, Delivery::Shared);
+        let step = tile::step(self.rm, self.rn, &self.product, Delivery::Shared);
         let (stage, at) = match self.product.b_order {
             BOrder::KContiguous => (
                 "    let at = k + i % (BK / 4u) * 4u;

@@ -71,7 +71,7 @@ impl Kernel for ContractSubgroup {
         constants
     }
     fn generated(&self) -> Option<String> {
-        let step = tile::step(self.rm, self.rn, self.product.b_order, Delivery::Broadcast { width: self.width });
+        let step = tile::step(self.rm, self.rn, &self.product, Delivery::Broadcast { width: self.width });
         let mut advance =
             "fn advance(c: ptr<function, Tile>, places: Places, batch: u32, m: u32, n: u32, k: u32, lane: u32) {\n"
                 .to_string();

@@ -1,7 +1,7 @@
 //! The unrolled register tile that both contract families share.
 
 use crate::kernel::Check;
-use crate::kernels::contract::BOrder;
+use crate::kernels::contract::{BOrder, Product};
 use std::fmt::Write;
 
 /// How an invocation gets the elements of A.
@@ -40,8 +40,8 @@ pub(crate) fn finishing(rm: u32, rn: u32) -> u64 {
 ///
 /// The tile is `rm` rows of `rn / 4` vec4, row by row. Columns of B are loaded first and rows of A where they are used:
 /// loaded all at once they would take the registers that the tile needs.
-pub(crate) fn step(rm: u32, rn: u32, order: BOrder, delivery: Delivery) -> String {
-    let quads = rn / 4;
+pub(crate) fn step(rm: u32, rn: u32, product: &Product, delivery: Delivery) -> String {
+    let (order, quads) = (product.b_order, rn / 4);
     let mut out = String::new();
     let mut line = |text: std::fmt::Arguments| {
         out.write_fmt(text).expect("writing to a string");
@@ -57,7 +57,14 @@ pub(crate) fn step(rm: u32, rn: u32, order: BOrder, delivery: Delivery) -> Strin
         BOrder::NContiguous => (0..quads).map(|q| (format!("{q}"), column(format!("n + {q}u * STRIDE_N")))).collect(),
         BOrder::KContiguous => (0..quads)
             .flat_map(|q| (0..4).map(move |c| (q, c)))
-            .map(|(q, c)| (format!("{q}{c}"), column(format!("n + {q}u * STRIDE_N + {c}u"))))
+            .map(|(q, c)| {
+                // Whole fours of columns: that a column's place is odd or even is known where its quad is shared.
+                let text = match !staged && product.n.is_multiple_of(4) {
+                    true => format!("min(n + {q}u * STRIDE_N, N - 4u) + {c}u"),
+                    false => column(format!("n + {q}u * STRIDE_N + {c}u")),
+                };
+                (format!("{q}{c}"), text)
+            })
             .collect(),
     };
     let rows: Vec<String> = match delivery {
