@@ -5,7 +5,7 @@
 use super::words::{
     binary, by, divides_by, in_f32, literal, literal_first, map, number, others, repeated, square, sum, unary,
 };
-use crate::saturate::{Match, Phase, Rule, Term};
+use crate::saturate::{Match, Phase, Refusal, Rule, Term};
 use selvedge_ir::ops::{Broadcast, Reduce, ReduceKind};
 use selvedge_ir::scalar::{Binary, Body, Unary};
 use selvedge_ir::{Op, Shape};
@@ -14,6 +14,7 @@ pub(super) fn rules() -> Vec<Rule> {
     let mut rules = numbers();
     rules.extend(roots());
     rules.extend(moments());
+    rules.extend(gates());
     rules
 }
 
@@ -21,7 +22,7 @@ fn rule(
     name: &'static str,
     law: &'static str,
     left: &[&str],
-    right: impl Fn(&Match) -> Result<Term, crate::saturate::Refusal> + Send + Sync + 'static,
+    right: impl Fn(&Match) -> Result<Term, Refusal> + Send + Sync + 'static,
 ) -> Rule {
     Rule::new(name, law, Phase::Algebra, left, move |m| {
         in_f32(m)?;
@@ -191,7 +192,36 @@ fn moments() -> Vec<Rule> {
     ]
 }
 
-fn reduce_of_broadcast(m: &Match) -> Result<Term, crate::saturate::Refusal> {
+/// Activations.
+fn gates() -> Vec<Rule> {
+    let one_more = |m: &Match| match number(m, "g", Binary::Add)? {
+        1.0 => Ok(unary(Unary::Sigmoid, by(Binary::Mul, m.term("u"), 2.0))),
+        _ => Err(Refusal::from("not one more")),
+    };
+    vec![
+        rule(
+            "scale-of-one-plus-tanh",
+            "(1 + tanh u) · c = sigmoid(2u) · 2c",
+            &["(map ?f (map ?g (map {tanh} ?u)))"],
+            move |m| {
+                let (c, gate) = (number(m, "f", Binary::Mul)?, one_more(m)?);
+                Ok(if c == 0.5 { gate } else { by(Binary::Mul, gate, 2.0 * c) })
+            },
+        ),
+        rule(
+            "scaled-times-one-plus-tanh",
+            "(x · c) · (1 + tanh u) = (x · sigmoid(2u)) · 2c",
+            &["(map {*} (map ?f ?x) (map ?g (map {tanh} ?u)))"],
+            move |m| {
+                let (c, gate) = (number(m, "f", Binary::Mul)?, one_more(m)?);
+                let gated = binary(Binary::Mul, m.term("x"), gate);
+                Ok(if c == 0.5 { gated } else { by(Binary::Mul, gated, 2.0 * c) })
+            },
+        ),
+    ]
+}
+
+fn reduce_of_broadcast(m: &Match) -> Result<Term, Refusal> {
     let kind: ReduceKind = m.attr("k");
     let (axes, places) = (m.attr::<Vec<usize>>("axes"), m.attr::<Vec<usize>>("r"));
     let (shape, sizes) = (m.attr::<Shape>("s").sizes(), m.sizes("x"));

@@ -87,6 +87,9 @@ pub fn hint(rule: &str) -> Hint {
             const POWERS: &[&str] = &["{x| pow(x, 2.0)}", "{x| pow(x, 0.5)}", "{x| pow(x, -0.5)}", "{x| pow(x, -1.0)}"];
             Hint { bodies: &[("f", POWERS)], positive: &["x"], ..NONE }
         }
+        "scale-of-one-plus-tanh" | "scaled-times-one-plus-tanh" => {
+            Hint { bodies: &[("f", &["{x| x * 0.5}", "{x| x * -3.0}"]), ("g", &["{x| x + 1.0}"])], ..NONE }
+        }
         "reciprocal-of-root" => Hint { bodies: &[("f", RECIPROCALS)], positive: &["x"], ..NONE },
         "variance-from-moments" => Hint { bodies: &[("f", MEANS)], ..NONE },
         "rms-norm" => Hint { bodies: &[("inv", MEANS), ("eps", OFFSETS)], ..NONE },
