@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// A file has at most this many lines; a larger one has more than one theme.
-const MOST_LINES: usize = 800;
+const MOST_LINES: usize = 500;
 
 /// DESIGN's table: who may import whom. A crate that is not listed does not exist.
 const IMPORTS: [(&str, &[&str]); 13] = [

@@ -7,40 +7,10 @@
 
 use crate::index::Index;
 use crate::target::Target;
-use selvedge_bundle::Panels;
+use crate::tensor::{Tensor, TensorId, padded};
 use selvedge_bundle::manifest::{ALIGN, Access as Usage, Region};
-use selvedge_ir::DType;
-use selvedge_shaders::memory::{self, Layout};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-
-/// Index of a tensor in the plan's table.
-pub type TensorId = usize;
-
-/// A tensor in memory.
-#[derive(Clone, Debug)]
-pub struct Tensor {
-    /// For people.
-    pub label: String,
-    /// Element type.
-    pub dtype: DType,
-    /// Weights keep the checkpoint's format, and so do f16 and bf16 tensors of the arena that are written by fours; everything
-    /// else takes a word an element.
-    pub layout: Layout,
-    /// Number of elements.
-    pub elements: u64,
-    /// The order of its elements, if it is not row-major: weights only.
-    pub panels: Option<Panels>,
-    /// Where it is; empty until memory is planned. Pieces follow each other and all but the last end at multiples of [`ALIGN`].
-    pub pieces: Vec<Region>,
-}
-
-impl Tensor {
-    /// Bytes in use.
-    pub fn bytes(&self) -> u64 {
-        memory::bytes(self.dtype, self.layout, self.elements)
-    }
-}
 
 /// The range of 16-byte quads of a tensor that a kernel touches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,11 +152,6 @@ pub fn may_fit(touches: &[Touch], tensors: &[Tensor], target: &Target) -> bool {
         }
     }
     windows + shared <= target.storage_buffers as u64
-}
-
-/// Bytes rounded up to whole regions; an empty tensor has one, too.
-pub fn padded(bytes: u64) -> u64 {
-    bytes.max(1).div_ceil(ALIGN) * ALIGN
 }
 
 /// The fewest intervals of at most `limit` bytes that cover the regions.

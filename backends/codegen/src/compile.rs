@@ -6,11 +6,11 @@ mod memo;
 mod prepare;
 mod weights;
 
-use crate::access::{Tensor, TensorId};
 use crate::joins::Joins;
 use crate::memory::Space;
 use crate::names::{self, Names};
 use crate::target::Target;
+use crate::tensor::{Tensor, TensorId};
 use crate::tune::{Choices, Tunable, Tuning};
 use crate::{ports, text, verify};
 use memo::Memo;

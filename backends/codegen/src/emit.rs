@@ -4,10 +4,11 @@
 //! counters, scalar constants) turns into index arithmetic and `let`s, each (value, index) once. Padding and joins
 //! load at clamped indices and select, so every load is in bounds whatever the data.
 
-use crate::access::{Access, LANES, Tensor, TensorId};
+use crate::access::{Access, LANES};
 use crate::index::{Index, linear};
 use crate::panels;
 use crate::select::splat;
+use crate::tensor::{Tensor, TensorId};
 use crate::views::behind;
 use selvedge_ir::dtype::{bf16_to_f32, f16_to_f32};
 use selvedge_ir::ops::Const;

@@ -24,6 +24,7 @@ pub mod panels;
 pub mod ports;
 pub mod probe;
 pub mod select;
+pub mod tensor;
 pub mod text;
 pub mod tune;
 pub mod verify;

@@ -1,6 +1,6 @@
 //! Where tensors lie: buffers, regions, and reuse of memory by lifetimes.
 
-use crate::access::{Tensor, TensorId, padded};
+use crate::tensor::{Tensor, TensorId, padded};
 use selvedge_bundle::manifest::{ALIGN, Access, Buffer, Region};
 
 /// First and last dispatch (by index) between which a tensor's contents matter.

@@ -1,9 +1,9 @@
 //! Units that only move data: runs of elements that lie as their source does.
 
-use crate::access::Tensor;
 use crate::emit::Context;
 use crate::index::{Index, coordinates, linear};
 use crate::select::Unit;
+use crate::tensor::Tensor;
 use crate::views::behind;
 use selvedge_bundle::manifest::{Copy, Region};
 use selvedge_ir::{DType, Op, ValueId};

@@ -1,7 +1,7 @@
 //! What names mean: the tensors behind inputs, outputs, states and weights of the functions that a plan holds.
 
-use crate::access::{Tensor, TensorId};
 use crate::emit::internal;
+use crate::tensor::{Tensor, TensorId};
 use selvedge_ir::func::Target as Goes;
 use selvedge_ir::module::Schedule;
 use selvedge_ir::{DType, Diagnostic, Function, Module, Shape, TensorType};

@@ -4,11 +4,11 @@
 //! checkpoint's weights are far apart, often by a power of two, and drive each other out of the processor's first cache; in
 //! [`Panels`] a step reads one run of memory. Weights that anything but products reads stay as they are.
 
-use crate::access::TensorId;
 use crate::emit::Context;
 use crate::index::{Index, coordinates, linear};
 use crate::lower;
 use crate::target::Target;
+use crate::tensor::TensorId;
 use crate::views::behind;
 use selvedge_bundle::Panels;
 use selvedge_ir::scalar::Body;

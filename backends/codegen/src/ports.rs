@@ -1,7 +1,7 @@
 //! Ports of a plan: names with the regions behind them.
 
-use crate::access::Tensor;
 use crate::names::Names;
+use crate::tensor::Tensor;
 use selvedge_bundle::manifest::{PlanSchedule, PlanTabulate, Port, Region};
 use selvedge_ir::{Module, TensorType};
 use std::collections::BTreeMap;

@@ -10,8 +10,9 @@
 //! - P8 what a dispatch reads, and what a function returns, is what was last written there; a dispatch writes no memory
 //!   that it reads as another tensor. (Checked while the plan is made: the plan itself does not say who reads.)
 
-use crate::access::{Tensor, TensorId, Touch};
+use crate::access::Touch;
 use crate::target::Target;
+use crate::tensor::{Tensor, TensorId};
 use selvedge_bundle::manifest::{ALIGN, Manifest, Plan, Port, Region, WeightSlot};
 use selvedge_bundle::weight_bytes;
 use selvedge_ir::{Diagnostic, Diagnostics};

@@ -3,12 +3,13 @@
 use super::memo::{Emitted, Like, Lowered, Part, Scratch};
 use super::prepare::Prepared;
 use super::{Compiler, Failure, name_of};
-use crate::access::{Access, Tensor, TensorId, Touch, Windows, may_fit, padded};
+use crate::access::{Access, Touch, Windows, may_fit};
 use crate::emit::Context;
 use crate::lower::{Job, Lowering, Shader, lower, refuse};
 use crate::memory::{Lifetime, Space};
 use crate::moves;
 use crate::select::{Unit, divide};
+use crate::tensor::{Tensor, TensorId, padded};
 use crate::{ports, verify};
 use selvedge_bundle::manifest::{Access as Usage, Copy, Dispatch, Move, PlanFunction};
 use selvedge_ir::func::Target as Goes;

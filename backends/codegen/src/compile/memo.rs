@@ -6,8 +6,9 @@
 //! distinct units, and looks the others up.
 
 use super::name_of;
-use crate::access::{Tensor, TensorId, Touch};
+use crate::access::Touch;
 use crate::select::{Selection, Unit};
+use crate::tensor::{Tensor, TensorId};
 use selvedge_ir::known::FastMap;
 use selvedge_ir::{DType, Function, Op, TensorType, ValueId};
 use selvedge_shaders::memory::Layout;

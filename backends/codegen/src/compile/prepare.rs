@@ -1,12 +1,12 @@
 //! A function before emission: what is stored, and the tensor of every stored value.
 
 use super::{Compiler, name_of};
-use crate::access::TensorId;
 use crate::emit::{Context, internal};
 use crate::flat::flatten;
 use crate::lower::{by_fours, fuses};
 use crate::names::{self, Stage};
 use crate::select::{Selection, base, is_data, select, separate};
+use crate::tensor::TensorId;
 use selvedge_ir::func::Target as Goes;
 use selvedge_ir::{DType, Diagnostic, Function, Op, TensorType, ValueId};
 use selvedge_shaders::memory::Layout;

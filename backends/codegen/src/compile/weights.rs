@@ -2,11 +2,11 @@
 
 use super::Compiler;
 use super::prepare::Prepared;
-use crate::access::TensorId;
 use crate::emit::{Context, internal};
 use crate::memory::Space;
 use crate::names::{self, Stage};
 use crate::panels::{self, Reading};
+use crate::tensor::TensorId;
 use selvedge_bundle::manifest::{Access as Usage, Buffer, Region, Stage as Residence, Weight, WeightSlot};
 use selvedge_ir::ops::Const;
 use selvedge_ir::{DType, Diagnostic, TensorType};

@@ -15,12 +15,13 @@ mod scan;
 mod topk;
 mod window;
 
-use crate::access::{Access, LANES, TensorId};
+use crate::access::{Access, LANES};
 use crate::emit::{Context, Emitter, internal};
 use crate::index::{Index, coordinates, linear};
 use crate::panels::Reading;
 use crate::select::Unit;
 use crate::target::Target;
+use crate::tensor::TensorId;
 use crate::tune::Tuning;
 use selvedge_ir::{DType, Diagnostic, Op, TensorType, ValueId};
 use selvedge_shaders::kernel::{Kernel, Limits};
@@ -71,7 +72,7 @@ pub struct Lowering<'a, 't> {
     /// Takes candidates where there is a choice of kernels.
     pub tuning: &'a Tuning,
     /// All tensors made so far; scratch tensors come behind them.
-    pub tensors: &'t [crate::access::Tensor],
+    pub tensors: &'t [crate::tensor::Tensor],
     /// Longest chunk of a sum; what the target's loop iterations allow may be less.
     pub chunk: u64,
     /// Makes a tensor that lives as long as the unit: label, dtype, elements.
