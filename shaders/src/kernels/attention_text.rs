@@ -85,6 +85,21 @@ fn ends(a: &Attention) -> String {
     out + "    return first;\n}\n"
 }
 
+/// Key and four of value `first + lane`, of `quads` a key, for a `lane` below `lanes`. Without divisions where that is easy: a driver
+/// may do them lane by lane at every step.
+fn place(lane: &str, lanes: u32, first: u32, quads: u32) -> (String, String) {
+    let (key, quad) = (first / quads, first % quads);
+    if quads.is_power_of_two() || lanes > quads {
+        return (format!("({lane} + {first}u) / {quads}u"), format!("({lane} + {first}u) % {quads}u"));
+    }
+    if quad + lanes <= quads {
+        return (format!("{key}u"), format!("({lane} + {quad}u)"));
+    }
+    let next = format!("{lane} >= {}u", quads - quad);
+    let quad_there = format!("{lane} + select({quad}u, {}u, {next})", quad.wrapping_sub(quads));
+    (format!("select({key}u, {}u, {next})", key + 1), quad_there)
+}
+
 const POINTERS: &str = "q: ptr<function, Queries>, c: ptr<function, Results>, state: ptr<function, States>";
 
 /// `step`: keys m to m + kb − 1, of which those from `end` on do not count.
@@ -119,13 +134,14 @@ fn step(a: &Attention) -> String {
         let values = keys * quads;
         for i in 0..values.div_ceil(a.wg) {
             let first = i * a.wg;
-            let place = match values - first < a.wg {
-                true => format!("min(lane + {first}u, {}u)", values - 1),
-                false => format!("(lane + {first}u)"),
+            let lane = match values - first < a.wg {
+                true => format!("min(lane, {}u)", values - first - 1),
+                false => "lane".to_string(),
             };
-            let key = format!("{from} + {place} / {quads}u");
+            let (key, quad) = place(&lane, a.wg.min(values - first), first, quads);
+            let key = format!("{from} + {key}");
             let key = if whole { key } else { format!("min({key}, end - 1u)") };
-            line(format!("let {what}part{i} = load_{what}(batch, {key}, {place} % {quads}u);"));
+            line(format!("let {what}part{i} = load_{what}(batch, {key}, {quad});"));
         }
     };
     let deliver = |what: &str, c: u32, quad: u32, quads: u32| match a.delivery {
