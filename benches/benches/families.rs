@@ -16,8 +16,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Name, parameters and body of a function that returns %y; `%w`, if it is among the parameters, is a weight.
-const PROGRAMS: [(&str, &str, &str); 22] = [
+const PROGRAMS: [(&str, &str, &str); 23] = [
     ("linear", "%a: f32[1024,1152], %w: f32[1152,1152]", "contract %a, %w spec=[ik,jk->ij] dtype=f32 : f32[1024,1152]"),
+    (
+        "linear_wide",
+        "%a: f32[1024,1152], %w: f32[4608,1152]",
+        "contract %a, %w spec=[ik,jk->ij] dtype=f32 : f32[1024,4608]",
+    ),
     (
         "linear_long",
         "%a: f32[1024,4608], %w: f32[1152,4608]",
