@@ -84,7 +84,8 @@ fn a_pass_that_changes_the_meaning_is_named() {
 #[test]
 fn a_rule_that_changes_the_meaning_is_named() {
     // Cheaper, and wrong: extraction will take it.
-    let unsound = Rule::new("planted-tanh", "tanh x = x", Phase::Algebra, &["(map {tanh} ?x)"], |m| Ok(m.term("x")));
+    let left = &["(map {sigmoid} ?x)"];
+    let unsound = Rule::new("planted-sigmoid", "sigmoid x = x", Phase::Algebra, left, |m| Ok(m.term("x")));
     let mut suspects = Suspects::new(&Settings::default(), &Device::Host);
     let at = suspects.passes.iter().position(|p| p.name() == "saturate").expect("it is in the pipeline");
     let mut saturate = Saturate::new(Rates::default(), Strategy::Saturate);
@@ -92,17 +93,17 @@ fn a_rule_that_changes_the_meaning_is_named() {
     suspects.passes[at] = Box::new(saturate);
     let found = bisect(&fixture("dit-original"), &Device::Host, None, &suspects).expect("a case");
     assert!(!found.is_empty());
-    assert_eq!(found[0].guilty, Guilty::Rule("saturate: planted-tanh".into()), "{}", found[0]);
-    assert!(found[0].to_string().contains("the rule `planted-tanh` of the pass `saturate`"), "{}", found[0]);
+    assert_eq!(found[0].guilty, Guilty::Rule("saturate: planted-sigmoid".into()), "{}", found[0]);
+    assert!(found[0].to_string().contains("the rule `planted-sigmoid` of the pass `saturate`"), "{}", found[0]);
 }
 
 #[test]
 fn a_kernel_that_computes_something_else_is_named() {
     let device = gpu();
     let mut suspects = Suspects::new(&Settings::default(), &device);
-    // GELU, wherever it was fused.
+    // GELU, wherever it was fused, and SiLU.
     suspects.kernels =
-        &|_, text| text.replace("tanh_of(", "0.9 * tanh_of(").replace("fn 0.9 * tanh_of(", "fn tanh_of(");
+        &|_, text| text.replace("sigmoid_of(", "0.9 * sigmoid_of(").replace("fn 0.9 * sigmoid_of(", "fn sigmoid_of(");
     let found = bisect(&fixture("dit-original"), &device, None, &suspects).expect("a case");
     assert!(!found.is_empty(), "a kernel was changed");
     let Guilty::Kernel(family) = &found[0].guilty else { panic!("{}", found[0]) };
@@ -143,7 +144,8 @@ fn a_kernel_is_found_behind_integers_and_halves() {
     let tol = Some(4.0 * distance(&folder, &settings));
     let mut suspects = Suspects::new(&settings, &device);
     assert_eq!(bisect(&folder, &device, tol, &suspects).expect("a case"), []);
-    suspects.kernels = &|_, text| text.replace("tanh_of(", "-tanh_of(").replace("fn -tanh_of(", "fn tanh_of(");
+    suspects.kernels =
+        &|_, text| text.replace("sigmoid_of(", "-sigmoid_of(").replace("fn -sigmoid_of(", "fn sigmoid_of(");
     let found = bisect(&folder, &device, tol, &suspects).expect("a case");
     assert!(!found.is_empty(), "a kernel was changed");
     let Guilty::Kernel(family) = &found[0].guilty else { panic!("{}", found[0]) };
