@@ -40,9 +40,6 @@ pub fn copies(context: Context, unit: &Unit, tensors: &[Tensor]) -> Option<Vec<C
     let mut copies = Vec::new();
     for run in runs {
         let source = &tensors[*context.homes.get(&run.source)?];
-        if source.panels.is_some() {
-            return None;
-        }
         let width = width(source);
         let bytes = [run.from, run.to, run.count].map(|n| n * width);
         if width != self::width(result) || bytes.iter().any(|n| !n.is_multiple_of(4)) {

@@ -3,16 +3,13 @@
 use crate::kernel::{Check, Family, Kernel};
 use crate::kernels::family;
 use crate::kernels::reduce::Reduction;
-use crate::kernels::row::Lanes;
+use crate::kernels::row::{BLOCK, Lanes, constants_by_fours};
 use crate::source::{Const, Element};
 
 family! {
     /// `wgsl/column_reduce.wgsl`.
     REDUCE, "column_reduce"
 }
-
-/// Elements of a column that a lane combines before it adds to its value: bounds the growth of rounding errors.
-const BLOCK: u32 = 32;
 
 /// A reduction whose rows, of which it has a multiple of four, are the columns of a matrix.
 ///
@@ -40,11 +37,7 @@ impl Kernel for ColumnReduce {
         self.lanes.constraints(check);
     }
     fn constants(&self) -> Vec<(&'static str, Const)> {
-        let mut constants = self.reduction.constants(self.lanes.workgroup());
-        constants.push(("LANES", Const::U32(self.lanes.count())));
-        constants.push(("BLOCK", Const::U32(BLOCK)));
-        constants.push(("ROLLED", Const::Bool(self.rolled)));
-        constants
+        constants_by_fours(&self.reduction, self.lanes, self.rolled)
     }
     fn element(&self) -> Option<Element> {
         Some(self.reduction.element)

@@ -275,8 +275,17 @@ impl Kernel for RowSoftmax {
     }
 }
 
-/// Fours that a lane of [`RowReduce`] combines before it adds to its value: bounds the growth of rounding errors.
-const BLOCK: u32 = 32;
+/// Steps of a lane of [`RowReduce`] and of a reduction of columns before it adds to its value: bounds the growth of rounding errors.
+pub(super) const BLOCK: u32 = 32;
+
+/// Constants of reductions by fours.
+pub(super) fn constants_by_fours(reduction: &Reduction, lanes: Lanes, rolled: bool) -> Vec<(&'static str, Const)> {
+    let mut constants = reduction.constants(lanes.workgroup());
+    constants.push(("LANES", Const::U32(lanes.count())));
+    constants.push(("BLOCK", Const::U32(BLOCK)));
+    constants.push(("ROLLED", Const::Bool(rolled)));
+    constants
+}
 
 /// A reduction of rows that are read by fours.
 ///
@@ -313,11 +322,7 @@ impl Kernel for RowReduce {
         self.lanes.constraints(check);
     }
     fn constants(&self) -> Vec<(&'static str, Const)> {
-        let mut constants = self.reduction.constants(self.lanes.workgroup());
-        constants.push(("LANES", Const::U32(self.lanes.count())));
-        constants.push(("BLOCK", Const::U32(BLOCK)));
-        constants.push(("ROLLED", Const::Bool(self.rolled)));
-        constants
+        constants_by_fours(&self.reduction, self.lanes, self.rolled)
     }
     fn element(&self) -> Option<Element> {
         Some(self.reduction.element)
